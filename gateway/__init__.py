@@ -1,0 +1,3 @@
+"""Tallygate, the API gateway that bills."""
+
+__version__ = "0.1.0"

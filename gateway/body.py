@@ -1,0 +1,139 @@
+"""Body: the payload of a message as it arrives, a bounded buffer between a connection and one reader.
+
+The connection feeds it, the reader takes from it. When more than `HIGH_WATER` bytes wait to be read, the connection is
+asked to stop reading its socket; so a slow reader slows the sender and memory stays flat.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future, get_running_loop
+from collections import deque
+from typing import Final, Protocol
+
+HIGH_WATER: Final = 256 * 1024
+LOW_WATER: Final = 64 * 1024
+
+
+class Source(Protocol):
+    """What feeds a body: a connection that can be told to pause, to go on, or that nobody reads any more."""
+
+    def pause_body(self) -> None: ...
+
+    def resume_body(self) -> None: ...
+
+    def abandon_body(self) -> None: ...
+
+
+class BodyTooLarge(Exception):
+    """More bytes arrived than the reader was willing to hold."""
+
+
+class Body:
+    """An incoming payload. `received` counts its bytes so far; `trailers` are there once it is complete.
+
+    `length` is the declared size in bytes, or None where only the end of the body tells.
+    """
+
+    __slots__ = ("_chunks", "_error", "_paused", "_size", "_source", "_waiter", "complete", "length", "received", "trailers")
+
+    def __init__(self, source: Source | None = None, length: int | None = None) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._source = source
+        self._waiter: Future[None] | None = None
+        self._error: BaseException | None = None
+        self._paused = False
+        self.complete = False
+        self.length = length
+        self.received = 0
+        self.trailers: list[tuple[str, str]] = []
+
+    # The connection's side
+
+    def feed(self, data: bytes) -> None:
+        """Some bytes arrived."""
+        self._chunks.append(data)
+        size = len(data)
+        self._size += size
+        self.received += size
+        if self._size > HIGH_WATER and not self._paused and self._source is not None:
+            self._paused = True
+            self._source.pause_body()
+        self._wake()
+
+    def finish(self) -> None:
+        """The end arrived, whole."""
+        self.complete = True
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no end: the reader gets `error` after what arrived before it."""
+        if not self.complete and self._error is None:
+            self._error = error
+            self._wake()
+
+    # The reader's side
+
+    def take(self) -> tuple[bytes, bool] | None:
+        """All bytes that wait and whether they are the last, or None if there is nothing to say yet.
+
+        Raises what the connection failed with, once everything before it has been taken.
+        """
+        chunks = self._chunks
+        if chunks:
+            data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
+            self._size = 0
+            if self._paused:
+                self._paused = False
+                if self._source is not None:
+                    self._source.resume_body()
+            return data, self.complete
+        if self.complete:
+            return b"", True
+        if self._error is not None:
+            raise self._error
+        return None
+
+    async def next(self) -> tuple[bytes, bool]:
+        """Wait for `take` to have something. Only one reader may wait at a time."""
+        while (piece := self.take()) is None:
+            self._waiter = get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return piece
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body, at most `limit` bytes. Raises BodyTooLarge as soon as there are more."""
+        pieces: list[bytes] = []
+        size = 0
+        last = False
+        while not last:
+            data, last = await self.next()
+            size += len(data)
+            if size > limit:
+                self.close()
+                raise BodyTooLarge
+            pieces.append(data)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Nobody will read the rest. Closing a complete or closed body does nothing."""
+        source, self._source = self._source, None
+        self._chunks.clear()
+        self._size = 0
+        if source is not None and not self.complete:
+            source.abandon_body()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def no_body() -> Body:
+    """A body that is complete and has no bytes."""
+    body = Body(length=0)
+    body.complete = True
+    return body

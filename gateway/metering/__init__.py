@@ -1,0 +1,1 @@
+"""Metering: what was used, written down before the answer is complete, and carried to the books."""

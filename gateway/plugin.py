@@ -1,0 +1,66 @@
+"""The plugin contract: a typed config and up to four hooks. This file is the whole of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
+
+from gateway.exchange import Exchange, Response
+from gateway.options import Options
+
+if TYPE_CHECKING:
+    from gateway.services import Services
+
+Answer: TypeAlias = Response | None | Awaitable[Response | None]
+
+
+class PluginConfig(Options):
+    """Base of every plugin's options."""
+
+
+C = TypeVar("C", bound=PluginConfig)
+
+
+class Plugin(Generic[C]):
+    """One feature on a request's way. Override only the hooks you need; the rest cost nothing.
+
+    Hooks run in the order the route lists its plugins on the way in, in reverse on the way out.
+    A response passes back only through the plugins that stood before its maker.
+    """
+
+    config_type: ClassVar[type[PluginConfig]]
+
+    def __init_subclass__(cls) -> None:
+        for base in getattr(cls, "__orig_bases__", ()):
+            arguments = get_args(base)
+            if arguments and isinstance(arguments[0], type):
+                cls.config_type = arguments[0]
+
+    def __init__(self, config: C, services: Services) -> None:
+        self.config = config
+        self.services = services
+
+    async def start(self) -> None:
+        """Open what you need. Called once, before the first request."""
+
+    async def stop(self) -> None:
+        """Close it again. Called after the last request has finished."""
+
+    def on_request(self, exchange: Exchange) -> Answer:
+        """The head has arrived. Return a response to answer now, raise a Problem to refuse. May be async."""
+
+    def on_response(self, exchange: Exchange, response: Response) -> Answer:
+        """A response exists and nothing is sent yet: headers may change, or another response takes its place.
+
+        A plugin that changes the size of the body deletes `content-length` here. May be async.
+        """
+
+    def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
+        """A piece of the body on its way out. Called exactly once with `last=True` for every response. Never waits."""
+        return chunk
+
+    def on_finish(self, exchange: Exchange) -> None:
+        """It is over, well or badly. Runs exactly once if on_request was reached. Never waits."""
+
+
+AnyPlugin: TypeAlias = Plugin[Any]

@@ -1,0 +1,140 @@
+"""What goes wrong, said once: an RFC 9457 problem that any hook may raise, and the catalogue of all of them.
+
+A problem's docstring is its title. Only problems cross a border; any other exception is a bug of ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+import msgspec
+from multidict import CIMultiDict
+
+from gateway.exchange import Response
+
+TYPE_PREFIX: Final = "https://tallygate.dev/problems/"
+_encode = msgspec.json.Encoder().encode
+
+
+class Problem(Exception):
+    """The gateway failed to do its work."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+
+    def __init__(self, detail: str | None = None, *, headers: dict[str, str] | None = None, **members: Any) -> None:
+        super().__init__(detail or self.title())
+        self.detail = detail
+        self.headers = headers or {}
+        self.members = members
+
+    @classmethod
+    def title(cls) -> str:
+        """The first line of the docstring, without its full stop."""
+        return (cls.__doc__ or "").strip().split("\n")[0].rstrip(".")
+
+    def response(self, instance: str | None = None) -> Response:
+        """The problem as an answer; `instance` is the request id it belongs to."""
+        document: dict[str, Any] = {
+            "type": TYPE_PREFIX + self.slug,
+            "title": self.title(),
+            "status": self.status,
+        }
+        if self.detail:
+            document["detail"] = self.detail
+        if instance:
+            document["instance"] = f"urn:uuid:{instance}"
+        document.update(self.members)
+        headers = CIMultiDict({"content-type": "application/problem+json", "cache-control": "no-store"})
+        headers.update(self.headers)
+        return Response(self.status, headers, _encode(document))
+
+
+class BadRequest(Problem):
+    """The request is not valid HTTP."""
+
+    status, slug = 400, "bad-request"
+
+
+class Unauthorized(Problem):
+    """The request carries no valid credential."""
+
+    status, slug = 401, "unauthorized"
+
+
+class NoRoute(Problem):
+    """No route matches this request."""
+
+    status, slug = 404, "no-route"
+
+
+class MethodNotAllowed(Problem):
+    """This path exists, but not with this method."""
+
+    status, slug = 405, "method-not-allowed"
+
+
+class RequestTimeout(Problem):
+    """The request did not arrive in time."""
+
+    status, slug = 408, "request-timeout"
+
+
+class ContentTooLarge(Problem):
+    """The request's body is larger than this route accepts."""
+
+    status, slug = 413, "content-too-large"
+
+
+class TargetTooLong(Problem):
+    """The request target is longer than this gateway accepts."""
+
+    status, slug = 414, "target-too-long"
+
+
+class ExpectationFailed(Problem):
+    """The request expects something that this gateway does not do."""
+
+    status, slug = 417, "expectation-failed"
+
+
+class HeadTooLarge(Problem):
+    """The request's head is larger than this gateway accepts."""
+
+    status, slug = 431, "head-too-large"
+
+
+class NotImplementedHere(Problem):
+    """The request asks for something that this gateway does not implement."""
+
+    status, slug = 501, "not-implemented"
+
+
+class BadGateway(Problem):
+    """The upstream could not be reached or did not answer with valid HTTP."""
+
+    status, slug = 502, "bad-gateway"
+
+
+class Overloaded(Problem):
+    """The gateway has no room for this request at the moment."""
+
+    status, slug = 503, "overloaded"
+
+
+class JournalFull(Problem):
+    """Usage cannot be recorded at the moment, so nothing is served that could not be billed."""
+
+    status, slug = 503, "journal-full"
+
+
+class GatewayTimeout(Problem):
+    """The upstream did not answer in time."""
+
+    status, slug = 504, "gateway-timeout"
+
+
+class VersionNotSupported(Problem):
+    """This listener speaks HTTP/1.1 and HTTP/1.0."""
+
+    status, slug = 505, "http-version-not-supported"

@@ -1,0 +1,1 @@
+"""One file or folder per plugin: the name in the configuration is the name of the module."""
