@@ -34,7 +34,18 @@ class Body:
     `length` is the declared size in bytes, or None where only the end of the body tells.
     """
 
-    __slots__ = ("_chunks", "_error", "_paused", "_size", "_source", "_waiter", "complete", "length", "received", "trailers")
+    __slots__ = (
+        "_chunks",
+        "_error",
+        "_paused",
+        "_size",
+        "_source",
+        "_waiter",
+        "complete",
+        "length",
+        "received",
+        "trailers",
+    )
 
     def __init__(self, source: Source | None = None, length: int | None = None) -> None:
         self._chunks: deque[bytes] = deque()

@@ -1,0 +1,1 @@
+"""Upstream: the services behind the gateway, and everything it takes to call one."""
