@@ -75,7 +75,7 @@ class Cells:
         self.series: list[SeriesRecord] = []
         self._end = DEFINITIONS_START
         self._free = SCRAP
-        for definition, end in definitions(memory[:CELLS_START], DEFINITIONS_START):
+        for definition, end in definitions(memory, DEFINITIONS_START):
             self._end = end
             if isinstance(definition, FamilyRecord):
                 self.families.append(definition)
@@ -113,11 +113,48 @@ class Cells:
         return True
 
 
-def definitions(content: bytes, offset: int) -> Iterator[tuple[Definition, int]]:
+class CellsReader:
+    """The reading side: any process, at any time; it follows the file as it grows and as it is replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+        self._memory: mmap.mmap | None = None
+        self._offset = DEFINITIONS_START
+        self.families: list[FamilyRecord] = []
+        self.series: list[SeriesRecord] = []
+
+    def read(self) -> memoryview[float] | None:
+        """Looks for new definitions; the cells, which change while they are read, or None when there is no file."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(descriptor)
+            if status.st_size != SIZE:
+                return None
+            if self._memory is None or self._identity != (status.st_dev, status.st_ino):
+                self._identity = (status.st_dev, status.st_ino)
+                self._memory = mmap.mmap(descriptor, SIZE, prot=mmap.PROT_READ)
+                self._offset = DEFINITIONS_START
+                self.families, self.series = [], []
+        finally:
+            os.close(descriptor)
+        for definition, end in definitions(self._memory, self._offset):
+            self._offset = end
+            if isinstance(definition, FamilyRecord):
+                self.families.append(definition)
+            else:
+                self.series.append(definition)
+        return memoryview(self._memory)[CELLS_START:].cast("d")
+
+
+def definitions(memory: mmap.mmap, offset: int) -> Iterator[tuple[Definition, int]]:
     """The valid definitions from `offset` on, each with the offset behind it."""
-    while offset + _prefix.size <= len(content):
-        length, checksum = _prefix.unpack_from(content, offset)
-        payload = content[offset + _prefix.size : offset + _prefix.size + length]
+    while offset + _prefix.size < CELLS_START:
+        length, checksum = _prefix.unpack_from(memory, offset)
+        payload = memory[offset + _prefix.size : min(offset + _prefix.size + length, CELLS_START)]
         if not length or len(payload) < length or zlib.crc32(payload) != checksum:
             return
         try:
