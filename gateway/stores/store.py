@@ -1,0 +1,41 @@
+"""Store: where the stores are, and the one exception that says a store did not answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from gateway.options import Duration, Options
+
+EMBEDDED = "embedded"
+"""The address that stands for a server which this program starts and stops itself."""
+
+
+class StoreUnavailable(Exception):
+    """The store did not answer in time, refused, or could not be reached."""
+
+
+def _redis_address(value: str) -> str:
+    if value != EMBEDDED and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("not a Redis address (write embedded, redis://…, rediss://… or unix://…)")
+    return value
+
+
+def _postgres_address(value: str) -> str:
+    if value != EMBEDDED and not value.startswith(("postgresql://", "postgres://")):
+        raise ValueError("not a PostgreSQL address (write embedded or postgresql://…)")
+    return value
+
+
+class StoresOptions(Options):
+    """The servers that hold what several processes share."""
+
+    redis: Annotated[str, AfterValidator(_redis_address)] = EMBEDDED
+    """Redis or Valkey: `redis://`, `rediss://` or `unix://`, or `embedded` for one that starts and stops with `up`."""
+    postgres: Annotated[str, AfterValidator(_postgres_address)] = EMBEDDED
+    """PostgreSQL: `postgresql://`, or `embedded` for one that starts and stops with `up`. The edge never uses it."""
+    deadline: Duration = Field(default=0.05, gt=0)
+    """How long one call to Redis may take while a request waits for it."""
+    directory: str = "var"
+    """Directory of the embedded servers' files."""

@@ -1,0 +1,3 @@
+from tests.fixtures.valkey import redis, valkey, valkey_process
+
+__all__ = ["redis", "valkey", "valkey_process"]
