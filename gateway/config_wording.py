@@ -6,16 +6,15 @@ branch of a union on its own; none of that helps somebody who edits a YAML file.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
+from typing import Any, Final, NamedTuple, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.config_source import Steps, descend, has
-from gateway.options import Options
+from gateway.options import Options, alternatives, fields_by_key, is_options
 
 _EXPECTED: Final = {
     "string_type": "text",
@@ -174,28 +173,11 @@ def known_keys(kind: type[Options], location: Iterable[str | int]) -> list[str]:
     here: list[Any] = [kind]
     for step in location:
         here = [deeper for annotation in here for deeper in _step(annotation, step)] or here
-    return [key for annotation in here if _is_options(annotation) for key in fields_by_key(annotation)]
-
-
-def fields_by_key(kind: type[Options]) -> dict[str, str]:
-    """The key of each option in YAML, and its attribute in Python."""
-    return {field.alias or name: name for name, field in kind.model_fields.items()}
-
-
-def alternatives(annotation: Any) -> Iterator[Any]:
-    """What an annotation allows, without the metadata and with unions taken apart."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from alternatives(get_args(annotation)[0])
-    elif origin in (Union, types.UnionType):
-        for arm in get_args(annotation):
-            yield from alternatives(arm)
-    else:
-        yield annotation
+    return [key for annotation in here if is_options(annotation) for key in fields_by_key(annotation)]
 
 
 def _step(annotation: Any, step: str | int) -> Iterator[Any]:
-    if _is_options(annotation):
+    if is_options(annotation):
         name = fields_by_key(annotation).get(str(step))
         if name is not None:
             yield from alternatives(annotation.model_fields[name].annotation)
@@ -203,7 +185,3 @@ def _step(annotation: Any, step: str | int) -> Iterator[Any]:
             yield annotation
     elif get_args(annotation) and isinstance(step, int) == (get_origin(annotation) is not dict):
         yield from alternatives(get_args(annotation)[-1])
-
-
-def _is_options(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Options)

@@ -7,7 +7,9 @@ documentation: the generated `config/reference.md` prints it.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+import types
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, WithJsonSchema, field_validator
 
@@ -35,9 +37,44 @@ class Options(BaseModel):
     @classmethod
     def _true_is_no_number(cls, value: Any, field: ValidationInfo) -> Any:
         """Python counts `true` as 1; a reader of the file does not."""
-        if isinstance(value, bool) and cls.model_fields[field.field_name or ""].annotation in (int, float):
-            raise ValueError("must be a number, not `true` or `false`")
+        if isinstance(value, bool):
+            option = cls.model_fields[field.field_name or ""]
+            kinds = set(alternatives(option.annotation))
+            if kinds & {int, float} and bool not in kinds and unit_of(option.metadata) is None:
+                raise ValueError("must be a number, not `true` or `false`")
         return value
+
+
+def alternatives(annotation: Any) -> Iterator[Any]:
+    """What the annotation of an option allows, without its metadata and with unions taken apart."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from alternatives(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        for arm in get_args(annotation):
+            yield from alternatives(arm)
+    else:
+        yield annotation
+
+
+def is_options(annotation: Any) -> TypeGuard[type[Options]]:
+    """Whether an annotation stands for a block of options."""
+    return isinstance(annotation, type) and issubclass(annotation, Options)
+
+
+def fields_by_key(kind: type[Options]) -> dict[str, str]:
+    """The key of each option in YAML, and its attribute in Python."""
+    return {field.alias or name: name for name, field in kind.model_fields.items()}
+
+
+def unit_of(metadata: Iterable[Any]) -> Literal["duration", "size"] | None:
+    """The unit of an option, from the metadata of its annotation."""
+    for item in metadata:
+        if item is _DURATION:
+            return "duration"
+        if item is _SIZE:
+            return "size"
+    return None
 
 
 def parse_duration(value: Any) -> float:
@@ -80,16 +117,19 @@ def _size(value: Any, field: ValidationInfo) -> int:
     return value if bare and field.context is not FROM_FILE else parse_size(value)
 
 
+_DURATION: Final = BeforeValidator(_duration)
+_SIZE: Final = BeforeValidator(_size)
+
 Duration = Annotated[
     float,
-    BeforeValidator(_duration),
+    _DURATION,
     WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$", "examples": ["250ms", "30s", "5m"]}),
 ]
 """Seconds, written `250ms`, `30s`, `5m`, `1h`, `7d`. A default in code is a float of seconds."""
 
 Size = Annotated[
     int,
-    BeforeValidator(_size),
+    _SIZE,
     WithJsonSchema({"type": "string", "pattern": r"^\d+(B|KB|MB|GB|KiB|MiB|GiB)$", "examples": ["64KiB", "10MB"]}),
 ]
 """Bytes, written `512B`, `64KiB`, `10MB`. A default in code is an int of bytes."""
