@@ -104,6 +104,7 @@ async def paced(count: int, interval: float) -> AsyncIterator[int]:
 
 @routes.route("*", "/echo")
 @routes.route("*", "/echo/{rest:.*}")
+@routes.route("*", "/open/{rest:.*}")
 async def echo(request: web.Request) -> web.Response:
     """What arrived here: method, path, headers and body (up to 16 MiB)."""
     body = await request.read()

@@ -79,15 +79,16 @@ class GatewayConfig(Options):
     consumers: list[ConsumerOptions] = []
     """Fixed consumers with hashed keys, for running without a control plane."""
 
-    _chains: dict[str, list[PluginSpec]] = PrivateAttr(default_factory=dict)
+    _chains: dict[str | None, list[PluginSpec]] = PrivateAttr(default_factory=dict)
     _shared: dict[str, Options] = PrivateAttr(default_factory=dict)
 
-    def plugins_of(self, route: RouteOptions) -> list[PluginSpec]:
+    def plugins_of(self, route: RouteOptions | None) -> list[PluginSpec]:
         """The plugins that a route runs, in order: those of the top level first, then its own.
 
-        A plugin that the route lists again keeps its place and takes the route's options.
+        A plugin that the route lists again keeps its place and takes the route's options. None stands for requests
+        that no route takes; they run the plugins of the top level. Only `load` makes a configuration that knows this.
         """
-        return self._chains[route.name]
+        return self._chains[route.name if route is not None else None]
 
     def shared(self, plugin: str) -> Options | None:
         """The top-level section that a plugin owns (its `Shared`), or None if the file has none."""
@@ -115,7 +116,7 @@ class _Composition:
         check_names(self._source)
         if self._source.faults or config is None:
             raise ConfigError(error_lines(self._source.faults))
-        config._chains = {
+        config._chains = {None: top} | {
             route.name: list({spec.name: spec for spec in (*top, *specs)}.values())
             for route, specs in zip(config.routes, own, strict=True)
         }

@@ -10,11 +10,14 @@ from collections.abc import Iterable
 from gateway.config_source import Source, Steps
 from gateway.config_wording import did_you_mean
 from gateway.listener import parse_bind
+from gateway.router import path_pattern
 
 
 def check_names(source: Source) -> None:
     """Add a fault to the source for each name that is unknown or taken."""
     _upstreams_exist(source)
+    _paths_are_patterns(source)
+    _matches_differ(source)
     _once(source, ((*route, "name") for route in _items(source, ("routes",))), "name")
     _once(source, ((*consumer, "name") for consumer in _items(source, ("consumers",))), "name")
     keys = [_items(source, (*consumer, "keys")) for consumer in _items(source, ("consumers",))]
@@ -38,6 +41,29 @@ def _upstreams_exist(source: Source) -> None:
         if isinstance(name, str) and name not in known:
             shown = source.shown(steps)
             source.fault(steps, f'unknown upstream "{shown}"{did_you_mean(shown, known)}')
+
+
+def _paths_are_patterns(source: Source) -> None:
+    for route in _items(source, ("routes",)):
+        steps = (*route, "match", "path")
+        path = source.at(steps)
+        if isinstance(path, str):
+            try:
+                path_pattern(path)
+            except ValueError as error:
+                hidden = source.written.get(steps)
+                source.fault(steps, f"not a path: {hidden or error}")
+
+
+def _matches_differ(source: Source) -> None:
+    """Of two routes with the very same match the later one would never be reached."""
+    first: dict[str, Steps] = {}
+    for route in _items(source, ("routes",)):
+        match = source.at((*route, "match"))
+        conditions = repr(sorted({"path": "/*", **(match if isinstance(match, dict) else {})}.items()))
+        earlier = first.setdefault(conditions, route)
+        if earlier is not route:
+            source.fault(route, f"matches what an earlier route takes ({_where(source, earlier)})")
 
 
 def _once(source: Source, places: Iterable[Steps], what: str) -> None:

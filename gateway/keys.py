@@ -7,9 +7,9 @@ sure; it is no proof of anything. Only the SHA-256 of a key is ever stored.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import string
+from hashlib import sha256
 from typing import Final, Literal
 from zlib import crc32
 
@@ -18,33 +18,30 @@ Mode = Literal["live", "test"]
 _DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _PAIRS: Final = tuple(high + low for high in _DIGITS for low in _DIGITS)
 _PREFIXES: Final = ("tg_live_", "tg_test_")
-_PREFIX_LENGTH: Final = 8
-_RANDOM_LENGTH: Final = 32
-_BODY_LENGTH: Final = _PREFIX_LENGTH + _RANDOM_LENGTH
-_KEY_LENGTH: Final = _BODY_LENGTH + 6
+_RANDOM: Final = 32  # characters
+_BODY: Final = 8 + _RANDOM
+_LENGTH: Final = _BODY + 6
 
 
 def new_key(mode: Mode) -> str:
     """A fresh key for production (`live`) or for trying things out (`test`)."""
-    body = f"tg_{mode}_" + "".join(secrets.choice(_DIGITS) for _ in range(_RANDOM_LENGTH))
+    body = f"tg_{mode}_" + "".join(secrets.choice(_DIGITS) for _ in range(_RANDOM))
     return body + _checksum(body)
 
 
 def looks_valid(key: str) -> bool:
     """Whether the form and the checksum are right. Says nothing about who may use the key. Costs under 1 µs."""
-    if len(key) != _KEY_LENGTH or not key.startswith(_PREFIXES):
+    if len(key) != _LENGTH or not key.isascii() or not key.startswith(_PREFIXES):
         return False
-    rest = key[_PREFIX_LENGTH:]
-    return rest.isascii() and rest.isalnum() and key[_BODY_LENGTH:] == _checksum(key[:_BODY_LENGTH])
+    return key[_BODY:] == _checksum(key[:_BODY])
 
 
 def digest(key: str) -> bytes:
-    """SHA-256 of a key, the only form in which it is kept."""
-    return hashlib.sha256(key.encode()).digest()
+    """SHA-256 of a key, the only form in which it is kept. Raises UnicodeEncodeError for what cannot be UTF-8."""
+    return sha256(key.encode()).digest()
 
 
 def _checksum(body: str) -> str:
     """CRC-32 as six digits to the base 62, the most significant first; two digits at a time because it is hot."""
-    rest, last = divmod(crc32(body.encode()), 3844)
-    first, middle = divmod(rest, 3844)
-    return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]
+    number = crc32(body.encode())
+    return _PAIRS[number // 3844**2] + _PAIRS[number // 3844 % 3844] + _PAIRS[number % 3844]

@@ -123,13 +123,27 @@ _SIZE: Final = BeforeValidator(_size)
 Duration = Annotated[
     float,
     _DURATION,
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$", "examples": ["250ms", "30s", "5m"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$",
+            "examples": ["250ms", "30s", "5m"],
+            "x-unit": "duration",
+        }
+    ),
 ]
 """Seconds, written `250ms`, `30s`, `5m`, `1h`, `7d`. A default in code is a float of seconds."""
 
 Size = Annotated[
     int,
     _SIZE,
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(B|KB|MB|GB|KiB|MiB|GiB)$", "examples": ["64KiB", "10MB"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^\d+(B|KB|MB|GB|KiB|MiB|GiB)$",
+            "examples": ["64KiB", "10MB"],
+            "x-unit": "size",
+        }
+    ),
 ]
 """Bytes, written `512B`, `64KiB`, `10MB`. A default in code is an int of bytes."""

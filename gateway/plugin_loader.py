@@ -13,7 +13,6 @@ from typing import Any, Final
 from gateway.options import Options
 from gateway.plugin import AnyPlugin, Plugin, PluginConfig
 
-HOOKS: Final = ("on_request", "on_response", "on_chunk", "on_finish")
 _FOLDER: Final = "plugins"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _DOTTED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
@@ -77,11 +76,6 @@ def plugin_names() -> list[str]:
     """The plugins that come with the gateway, in alphabetical order."""
     folder = importlib.import_module(_FOLDER)
     return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if _NAME.fullmatch(module.name))
-
-
-def hooks_of(plugin: type[AnyPlugin]) -> tuple[str, ...]:
-    """The hooks that a plugin overrides, in the order they run."""
-    return tuple(hook for hook in HOOKS if getattr(plugin, hook) is not getattr(Plugin, hook))
 
 
 def _module(name: str) -> ModuleType:

@@ -1,0 +1,7 @@
+"""`python -m gateway`: the same as the `tallygate` command."""
+
+import sys
+
+from gateway.cli import main
+
+sys.exit(main())
