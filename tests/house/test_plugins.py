@@ -1,0 +1,48 @@
+"""Every plugin is documented, has an example that loads, and a test of its behaviour."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.config import load
+from gateway.plugin_loader import load_plugin, load_shared, plugin_names
+from tests.house.tree import ROOT
+
+
+def test_there_are_plugins():
+    assert plugin_names()
+
+
+@pytest.mark.parametrize("name", plugin_names())
+def test_its_options_are_documented(name):
+    plugin = load_plugin(name)
+    assert plugin.__doc__, "the reference prints the docstring of the class"
+    for kind in filter(None, (plugin.config_type, load_shared(name))):
+        undocumented = [option for option, field in kind.model_fields.items() if not field.description]
+        assert undocumented == []
+
+
+@pytest.mark.parametrize("name", plugin_names())
+def test_its_example_loads_and_uses_it(name):
+    config = load(ROOT / "config" / "examples" / f"{name}.yaml", {})
+    used = {entry for route in config.routes for entry in config_names(config, route)}
+    assert name in used
+
+
+def config_names(config, route) -> set[str]:
+    return {spec.name for spec in config.plugins_of(route)}
+
+
+@pytest.mark.parametrize("name", plugin_names())
+def test_its_behaviour_is_tested(name):
+    path = ROOT / "tests" / "plugins" / f"test_{name}.py"
+    assert path.exists()
+    assert "def test_" in path.read_text()
+
+
+def test_every_example_is_of_something():
+    """No example outlives its plugin."""
+    examples = {path.stem for path in (ROOT / "config" / "examples").glob("*.yaml")}
+    assert set(plugin_names()) <= examples
+    for name in examples:
+        load(ROOT / "config" / "examples" / f"{name}.yaml", {})
