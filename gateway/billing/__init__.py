@@ -1,0 +1,1 @@
+"""Billing: usage frames become rows, once each. Runs in the worker; the edge never imports it."""
