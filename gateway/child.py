@@ -56,7 +56,7 @@ class Launch:
 
 
 class Child:
-    """One program, kept running from `start` to `stop`."""
+    """One program, kept running from `start` to `stop`, each of which happens once."""
 
     def __init__(
         self,
