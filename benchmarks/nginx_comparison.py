@@ -15,7 +15,7 @@ from gateway.keys import new_key
 
 LATENCY_ROUNDS: Final = 3
 LATENCY_SECONDS: Final = 4.0
-JOURNALLED: Final = "tallygate_journal_appends_total"
+JOURNALLED: Final = "tallygate_journal_records_total"
 
 
 def run(programs: Programs, cores: Cores, *, rounds: int, seconds: float, peers_only: bool) -> int:

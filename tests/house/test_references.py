@@ -2,97 +2,56 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
-import pkgutil
 import re
-from collections.abc import Iterator
+from collections import Counter
 
-import gateway
-import plugins
-from gateway import problem, reference
-from tests.house.tree import ROOT, product, text, tree
+import pytest
 
-METRIC_KINDS = {"counter", "gauge", "histogram"}
+from gateway import reference
+from tests.house.pages import documents, metrics, problems
+from tests.house.tree import ROOT, product, text
 
-
-def rows(name: str) -> list[list[str]]:
-    """The rows of all tables in a Markdown file: cells without their backticks, headings left out."""
-    lines = (ROOT / "config" / name).read_text().splitlines()
-    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("| `")]
-    return [[cell.strip().strip("`") for cell in row] for row in cells]
+DATABASE_ROLES = {"tallygate_owner", "tallygate_worker", "tallygate_control", "tallygate_reader"}
 
 
-def problems() -> list[type[problem.Problem]]:
-    """Every problem of the gateway and its plugins, and the plain one that stands for a bug."""
-    for package in (gateway, plugins):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
-    return [kind for kind in descent(problem.Problem) if kind.__module__.split(".")[0] in ("gateway", "plugins")]
-
-
-def descent(kind: type[problem.Problem]) -> Iterator[type[problem.Problem]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from descent(child)
-
-
-def metrics() -> dict[str, tuple[str, str]]:
-    """Every metric that is made in the code: name to kind and labels, as `counter("name", "doc", ("a", "b"))` says."""
-    found = {}
-    for path in product():
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in METRIC_KINDS:
-                constants = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
-                if constants and isinstance(constants[0], str) and constants[0].startswith("tallygate_"):
-                    found[constants[0]] = (node.func.attr, ", ".join(labels(node)))
-    return found
-
-
-def labels(call: ast.Call) -> list[str]:
-    given = [*call.args[2:3], *(keyword.value for keyword in call.keywords if keyword.arg == "labels")]
-    return [item.value for each in given if isinstance(each, ast.Tuple | ast.List) for item in each.elts]
-
-
-def test_generated_files_are_up_to_date():
+def test_the_reference_of_options_is_up_to_date():
     assert reference.outdated(ROOT / "config") == [], "run `tallygate reference`"
+
+
+@pytest.mark.parametrize("place", ["config/problems.md", "config/metrics.md"])
+def test_a_page_is_up_to_date(place):
+    assert (ROOT / place).read_text() == documents()[place], "run `python -m tests.house.pages`"
 
 
 def test_problems_are_distinct_and_say_what_is_wrong():
     kinds = problems()
-    slugs = [kind.slug for kind in kinds]
-    assert sorted(slugs) == sorted(set(slugs)), "two problems share a slug"
+    assert [slug for slug, times in Counter(kind.slug for kind in kinds).items() if times > 1] == []
     for kind in kinds:
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", kind.slug)
         assert 400 <= kind.status <= 599
         assert kind.__doc__, f"{kind.__name__}: the docstring is the title"
-        assert "slug" in vars(kind), f"{kind.__name__} answers with the slug of another problem"
-
-
-def test_every_problem_is_in_the_reference_and_nothing_else():
-    written = {slug: (status, title) for slug, status, title, *_ in rows("problems.md")}
-    assert written == {kind.slug: (str(kind.status), kind.title()) for kind in problems()}
-
-
-def test_every_metric_is_in_the_reference_and_nothing_else():
-    written = {name: (kind, names) for name, kind, names, *_ in rows("metrics.md")}
-    assert written == metrics()
 
 
 def test_metrics_are_named_as_prometheus_names_them():
     made = metrics()
     assert made
-    for name, (kind, _) in made.items():
-        assert re.fullmatch(r"tallygate_[a-z0-9_]+", name)
-        assert name.endswith("_total") == (kind == "counter"), f"{name}: counters end in _total, and only they do"
-        if kind == "histogram":
-            assert name.endswith(("_seconds", "_bytes", "_events")), f"{name}: a histogram names its unit"
+    for each in made:
+        assert re.fullmatch(r"tallygate_[a-z0-9_]+", each.name)
+        assert each.name.endswith("_total") == (each.kind == "counter"), (
+            f"{each.name}: counters end in _total, only they"
+        )
+        assert each.text.endswith("."), f"{each.name}: the text is a sentence"
+        if each.kind == "histogram":
+            assert each.name.endswith(("_seconds", "_bytes", "_events")), f"{each.name}: a histogram names its unit"
 
 
-def test_every_metric_name_in_the_code_is_made_somewhere():
-    """A name that is only read (by the benchmark, by the admin pages) must exist."""
-    known = set(metrics())
-    used = {name for path in product() for name in re.findall(r'"(tallygate_[a-z0-9_]+)"', text(path))}
-    roles = {"tallygate_owner", "tallygate_worker", "tallygate_control", "tallygate_reader"}
-    assert used - roles - known == set()
+def test_a_metric_is_made_alike_wherever_it_is_made():
+    shapes = {(each.name, each.kind, each.text, each.labels) for each in metrics()}
+    assert [name for name, times in Counter(shape[0] for shape in shapes).items() if times > 1] == []
+
+
+def test_every_metric_that_is_named_is_made():
+    """A name that is only read, by the benchmark or in a README, must exist."""
+    made = {each.name for each in metrics()}
+    named = {name for path in product() for name in re.findall(r"\"(tallygate_[a-z0-9_]+)\"", text(path))}
+    assert named - DATABASE_ROLES - made == set()
