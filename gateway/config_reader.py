@@ -28,6 +28,8 @@ _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _PLAIN_WORDS: Final = (
     (r"'\\t' that cannot start any token", "a tab is used for indentation (use spaces)"),
     (r"mapping values are not allowed here", 'a second ":" on this line (put text that contains ": " in quotes)'),
+    (r"end of stream while scanning a quoted", "this quote is never closed"),
+    (r"stream end>' while parsing a flow", "this bracket or brace is never closed"),
     (r"expected <block end>", "the indentation does not fit the lines above"),
     (r"could not find expected ':'", 'a ":" is missing after a key'),
     (r"expected a single document", "only one document is read; remove what follows `---`"),
@@ -221,7 +223,7 @@ class _Reader:
         self._includes += 1
         if self._includes > MAX_INCLUDES:
             raise ConfigError([f"{place.file}:{place.line}: more than {MAX_INCLUDES} files are included"])
-        if os.path.realpath(file) in map(os.path.realpath, self._open):
+        if file in self._open:
             circle = " → ".join([*self._open, file])
             return self.source.unreadable(steps, f"`!include {node.value}` goes in a circle: {circle}", place)
         self._orders.setdefault(file, len(self._orders))
@@ -262,9 +264,10 @@ def _text(file: str, limit: int) -> str:
 def _explained(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
     """Line, column and plain words for what the parser did not understand."""
     if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
+        problem = f"{error.problem or 'not understood'} {error.context or ''}".strip()
+        never_closed = "stream" in (error.problem or "")
+        mark = (error.context_mark if never_closed else None) or error.problem_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        problem = error.problem or error.context or "not understood"
     else:  # a ReaderError knows the character, not the line
         position = int(getattr(error, "position", 0))
         line, column = text.count("\n", 0, position) + 1, 1

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.config_source import Steps, descend, has
-from gateway.options import Options, alternatives, fields_by_key, is_options
+from gateway.options import Options, alternatives, fields_by_key, is_options, unit_of, write_amount
 
 _EXPECTED: Final = {
     "string_type": "text",
@@ -125,6 +125,8 @@ def _finding(kind: type[Options], steps: Steps, error: ErrorDetails, value: Any)
             return Finding(steps, f"needs at least {_count(error['ctx']['min_length'])}", quotes=False)
         case "too_long":
             return Finding(steps, f"holds more than {_count(error['ctx']['max_length'])}", quotes=False)
+    if (unit := unit_of(_metadata(kind, error["loc"]))) and "ctx" in error:
+        error = {**error, "ctx": {name: write_amount(bound, unit) for name, bound in error["ctx"].items()}}
     quotes = error["type"] not in _EXPECTED and error["type"] not in ("literal_error", "enum")
     return Finding(steps, _must_be([error], descend(value, steps)), quotes)
 
@@ -170,10 +172,22 @@ def _count(number: int) -> str:
 
 def known_keys(kind: type[Options], location: Iterable[str | int]) -> list[str]:
     """The keys that the block at `location` inside a `kind` may have."""
+    return [key for block in _blocks_at(kind, location) for key in fields_by_key(block)]
+
+
+def _metadata(kind: type[Options], location: tuple[str | int, ...]) -> list[Any]:
+    """The metadata of the option at `location`: its bounds and its unit."""
+    for block in _blocks_at(kind, location[:-1]):
+        if name := fields_by_key(block).get(str(location[-1])):
+            return block.model_fields[name].metadata
+    return []
+
+
+def _blocks_at(kind: type[Options], location: Iterable[str | int]) -> list[type[Options]]:
     here: list[Any] = [kind]
     for step in location:
         here = [deeper for annotation in here for deeper in _step(annotation, step)] or here
-    return [key for annotation in here if is_options(annotation) for key in fields_by_key(annotation)]
+    return [annotation for annotation in here if is_options(annotation)]
 
 
 def _step(annotation: Any, step: str | int) -> Iterator[Any]:

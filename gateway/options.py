@@ -67,7 +67,10 @@ def fields_by_key(kind: type[Options]) -> dict[str, str]:
     return {field.alias or name: name for name, field in kind.model_fields.items()}
 
 
-def unit_of(metadata: Iterable[Any]) -> Literal["duration", "size"] | None:
+Unit = Literal["duration", "size"]
+
+
+def unit_of(metadata: Iterable[Any]) -> Unit | None:
     """The unit of an option, from the metadata of its annotation."""
     for item in metadata:
         if item is _DURATION:
@@ -106,6 +109,13 @@ def write_size(size: int) -> str:
     exact = [(length, unit) for unit, length in _SIZE_UNITS.items() if size and size % length == 0]
     length, unit = max(exact, default=(1, "B"))
     return f"{size // length}{unit}"
+
+
+def write_amount(value: Any, unit: Unit | None) -> str:
+    """A duration, a size or a plain number as it is written in the configuration."""
+    if unit is None:
+        return str(value)
+    return write_duration(value) if unit == "duration" else write_size(value)
 
 
 def _duration(value: Any, field: ValidationInfo) -> float:

@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.chain import overridden_hooks
 from gateway.config import GatewayConfig
-from gateway.options import Options, alternatives, fields_by_key, is_options, unit_of, write_duration, write_size
+from gateway.options import Options, alternatives, fields_by_key, is_options, unit_of, write_amount
 from gateway.plugin_loader import load_plugin, load_shared, plugin_names
 
 REFERENCE_FILE: Final = "reference.md"
@@ -146,18 +146,12 @@ def _bounds(metadata: list[Any]) -> str:
     unit = unit_of(metadata)
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     found = [
-        f"{word} {_amount(getattr(item, bound), unit)}"
+        f"{word} {write_amount(getattr(item, bound), unit)}"
         for item in metadata
         for bound, word in words.items()
         if getattr(item, bound, None) is not None
     ]
     return "".join(f", {bound}" for bound in found)
-
-
-def _amount(value: Any, unit: str | None) -> str:
-    if unit is None:
-        return str(value)
-    return write_duration(value) if unit == "duration" else write_size(value)
 
 
 def _default(field: FieldInfo) -> str:
@@ -169,7 +163,7 @@ def _default(field: FieldInfo) -> str:
     if value is None:
         return "none"
     if isinstance(value, float | int) and (unit := unit_of(field.metadata)):
-        return f"`{_amount(value, unit)}`"
+        return f"`{write_amount(value, unit)}`"
     return f"`{json.dumps(value, default=str)}`" if not isinstance(value, str) else f"`{value}`" if value else "empty"
 
 
@@ -231,7 +225,7 @@ def _tidy(block: Any) -> Any:
     if isinstance(default, dict) or default is None:
         tidy.pop("default", None)
     elif unit is not None:
-        tidy["default"] = _amount(default, unit)
+        tidy["default"] = write_amount(default, unit)
     picky = {"pattern", "enum", "const"} & tidy.keys() if tidy.get("type") == "string" else True
     if picky and tidy.get("type") in ("string", "integer", "number", "boolean"):
         about = {key: tidy.pop(key) for key in ("description", "default") if key in tidy}
