@@ -82,8 +82,8 @@ def metrics_page() -> str:
     return _page(
         "# Metrics",
         f"What `/metrics` of the admin listener exports for Prometheus. {WRITTEN_BY}",
-        "Counters and histograms are summed over the processes of a node and survive a process's replacement. A gauge is"
-        " shown for each process, with the label `process`.",
+        "Counters and histograms are summed over the processes of a node and survive a process's replacement. A gauge"
+        " is shown for each process, with the label `process`.",
         "\n".join(("| metric | kind | labels | meaning |", "|---|---|---|---|", *rows)),
     )
 
