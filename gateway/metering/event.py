@@ -66,8 +66,3 @@ decode_frame = msgspec.msgpack.Decoder(Frame).decode
 def shard_of(organization: str, shards: int) -> int:
     """The shard that all usage of an organization goes to: CRC-32 of its name, modulo the number of shards."""
     return zlib.crc32(organization.encode()) % shards
-
-
-def stream_name(shard: int) -> str:
-    """The Redis key of a shard's stream. The braces keep a shard's keys on one node of a cluster."""
-    return f"usage.{{{shard}}}"

@@ -1,0 +1,180 @@
+"""Writer: the segment that is open, the change to the next one, and what happens when the disk refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.clock import Clock
+from gateway.metering.directory import Boot, NoRoom
+from gateway.metering.segment import FINAL, HEADER_SIZE, LARGEST_RECORD, UNNUMBERED, Segment, encode_record
+from gateway.metering.spares import Spares, discard
+from gateway.metrics import Metrics
+from gateway.problem import JournalFull
+
+_NOWHERE: Final = Segment("", Path(), 0)
+"""The segment before the first one. It has no room, so the first record makes one."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Writer:
+    """Appends records to the segments of one process, one segment after the other."""
+
+    def __init__(
+        self,
+        boot: Boot,
+        *,
+        size: int,
+        durable: bool,
+        clock: Clock,
+        metrics: Metrics,
+        closed: Callable[[Segment], None],
+    ) -> None:
+        self.spares = Spares(boot, size=size, clock=clock)
+        self.segment = _NOWHERE
+        self._durable = durable
+        self._closed = closed
+        self._unsealed: list[Segment] = []
+        self._in_threads: set[asyncio.Future[Any]] = set()
+        self._records = 0
+        self._bytes = 0
+        self._records_total = metrics.counter("tallygate_journal_records_total", "Records written to the journal.")
+        self._bytes_total = metrics.counter("tallygate_journal_written_bytes_total", "Bytes written to the journal.")
+        self._errors_total = metrics.counter(
+            "tallygate_journal_write_errors_total", "Writes that the disk refused; the record went elsewhere or failed."
+        )
+
+    def free(self) -> int:
+        """How many records of the largest size are sure to fit into what is open and ready."""
+        segment = self.segment
+        return (segment.size - segment.position) // LARGEST_RECORD + self.spares.records
+
+    def write(self, kind: int, payload: bytes) -> Segment:
+        """Writes one record, all of it or none, and returns the segment it is in, as its last. Raises JournalFull.
+
+        A disk that refuses ends that segment with its last whole record, and another segment is tried, once.
+        """
+        segment = self.segment
+        if segment.position + HEADER_SIZE + len(payload) > segment.size:
+            segment = self.advance()
+        try:
+            self._put(segment, kind, payload)
+        except OSError as error:
+            self._errors_total.inc()
+            _log.error("cannot write to segment %s, trying another: %s", segment.name, error)
+            segment = self.advance()
+            try:
+                self._put(segment, kind, payload)
+            except OSError as again:
+                self._errors_total.inc()
+                raise _full(again) from again
+        return segment
+
+    def _put(self, segment: Segment, kind: int, payload: bytes) -> None:
+        record = encode_record(kind, segment.finals if kind == FINAL else UNNUMBERED, payload)
+        size = len(record)
+        if os.pwrite(segment.fd, record, segment.position) != size:
+            raise OSError("the disk took only a part of a record")
+        segment.position += size
+        if kind == FINAL:
+            segment.finals += 1
+        self._records += 1
+        self._bytes += size
+
+    def advance(self) -> Segment:
+        """Goes on to the next segment. Raises JournalFull, and stays, if there is none."""
+        try:
+            following = self.spares.take()
+        except (NoRoom, OSError) as error:
+            raise _full(error) from error
+        self._close()
+        self.segment = following
+        return following
+
+    def refused(self, segments: Iterable[Segment]) -> None:
+        """These could not be synced: nothing more is written to them. Raises JournalFull."""
+        self._errors_total.inc()
+        if self.segment in segments:
+            _ = self.advance()
+
+    def sync(self, segments: Iterable[Segment], then: Callable[[], None]) -> None:
+        """Brings segments to the disk in a thread and calls `then`, unless the disk refuses."""
+        held = list(segments)
+        for segment in held:
+            segment.syncing += 1
+
+        def work() -> None:
+            for segment in held:
+                os.fdatasync(segment.fd)
+
+        def ended(error: BaseException | None) -> None:
+            for segment in held:
+                segment.syncing -= 1
+            if error is None:
+                then()
+
+        self._in_thread(work, "syncing the journal", ended)
+
+    def seal(self) -> None:
+        """Gives back, in a thread, the unused space and the descriptors of closed segments."""
+        for segment in [segment for segment in self._unsealed if not segment.syncing]:
+            self._unsealed.remove(segment)
+            self._in_thread(partial(_seal, segment, self._durable), f"closing segment {segment.name}")
+
+    def count(self) -> None:
+        """Brings the counters up to date; not done for each record, because that would cost as much as writing it."""
+        self._records_total.inc(self._records)
+        self._bytes_total.inc(self._bytes)
+        self._records = self._bytes = 0
+
+    async def close(self) -> None:
+        """Closes the open segment and deletes the spares. Nothing may be written afterwards."""
+        self._close()
+        await self.spares.close()
+        while self._unsealed or self._in_threads:
+            self.seal()
+            if self._in_threads:
+                await asyncio.wait(self._in_threads)
+
+    def _close(self) -> None:
+        segment, self.segment = self.segment, _NOWHERE
+        if segment.position:
+            self._unsealed.append(segment)
+            self._closed(segment)
+        elif segment is not _NOWHERE:
+            discard(segment)
+
+    def _in_thread(
+        self, work: Callable[[], None], what: str, ended: Callable[[BaseException | None], None] = lambda _: None
+    ) -> None:
+        def done(future: asyncio.Future[None]) -> None:
+            self._in_threads.discard(future)
+            error = future.exception()
+            if error is not None:
+                _log.error("%s failed: %s", what, error)
+            ended(error)
+
+        future = asyncio.get_running_loop().run_in_executor(None, work)
+        self._in_threads.add(future)
+        future.add_done_callback(done)
+
+
+def _full(error: NoRoom | OSError) -> JournalFull:
+    _log.error("a usage record could not be written: %s", error)
+    return JournalFull(headers={"retry-after": "1"})
+
+
+def _seal(segment: Segment, durable: bool) -> None:
+    try:
+        os.ftruncate(segment.fd, segment.position)
+        if durable:
+            os.fsync(segment.fd)
+    finally:
+        os.close(segment.fd)
+        segment.fd = -1
