@@ -188,7 +188,7 @@ async def test_a_server_left_behind_is_ended_and_a_stranger_is_not(directory: Pa
 
 
 _RUN = """
-import asyncio, os, sys
+import asyncio, concurrent.futures.thread, os, sys
 from pathlib import Path
 from gateway.embedded import EmbeddedPostgres, EmbeddedValkey
 if len(sys.argv) > 2:  # the interpreter itself may be where that user cannot start it
