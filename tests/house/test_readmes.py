@@ -63,3 +63,11 @@ def test_code_blocks_run(path, block):
         ["sh", "-eu"], input=block, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, f"{path}:\n{block}\n{done.stdout}{done.stderr}"
+
+
+def test_the_map_of_the_gateway_is_whole():
+    """gateway/README.md names every file and folder of the package, and none that is gone."""
+    here = {path.parts[1] + ("/" if len(path.parts) > 2 else "") for path in files() if path.parts[0] == "gateway"}
+    named = set(re.findall(r"`(\w+\.py|\w+/)`|\[(\w+/)\]", text(Path("gateway/README.md"))))
+    named = {"".join(pair) for pair in named}
+    assert named - {"stores/redis.py"} == here - {"README.md", "__init__.py", "py.typed"}
