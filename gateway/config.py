@@ -42,8 +42,8 @@ def _network(value: Any) -> Any:
     if isinstance(value, IPv4Network | IPv6Network):
         return value
     try:
-        return ip_network(value)
-    except (ValueError, TypeError):
+        return ip_network(value if isinstance(value, str) else "")  # it would take a number for an address as well
+    except ValueError:
         raise ValueError(f"not an address or network: {value!r} (write 10.0.0.0/8, 192.0.2.7 or fd00::/8)") from None
 
 

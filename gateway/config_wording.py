@@ -177,7 +177,7 @@ def known_keys(kind: type[Options], location: Iterable[str | int]) -> list[str]:
 
 def _metadata(kind: type[Options], location: tuple[str | int, ...]) -> list[Any]:
     """The metadata of the option at `location`: its bounds and its unit."""
-    for block in _blocks_at(kind, location[:-1]):
+    for block in _blocks_at(kind, location[:-1]) if location else ():
         if name := fields_by_key(block).get(str(location[-1])):
             return block.model_fields[name].metadata
     return []

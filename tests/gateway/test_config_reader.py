@@ -16,13 +16,6 @@ from gateway.config_source import ConfigError, error_lines
 ENVIRONMENT = {"NAME": "value", "EMPTY": "", "NUMBER": "7", "_x1": "underscore"}
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def values(text: str) -> Any:
     """What a file with this text says. Fails if anything was wrong with it."""
     Path("gateway.yaml").write_text(text)
