@@ -101,7 +101,7 @@ def write_duration(seconds: float) -> str:
     for unit, length in reversed(_DURATION_UNITS.items()):
         if seconds >= length and (count := round(seconds / length, 6)) == int(count):
             return f"{int(count)}{unit}"
-    return f"{round(seconds / 0.001, 6):g}ms"
+    return f"{round(seconds / 0.001, 6):g}ms" if seconds else "0s"
 
 
 def write_size(size: int) -> str:

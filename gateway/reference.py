@@ -6,9 +6,10 @@ What a person reads about an option is the docstring beside the code that uses i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import models_json_schema
@@ -109,49 +110,50 @@ def _blocks(annotation: Any, path: str) -> Iterator[tuple[type[Options], str]]:
             yield from _blocks(arguments[0], f"{path}[]")
 
 
-def _type(annotation: Any, metadata: list[Any]) -> str:
-    """A type as one would say it."""
-    kinds: list[str] = []
-    for kind in alternatives(annotation):
-        origin, arguments = get_origin(kind), get_args(kind)
-        if origin is Literal:
-            kinds += [f"`{word}`" for word in arguments]
-        elif origin is dict:
-            kinds.append(f"block of names, each with {_type(arguments[1], _metadata(arguments[1]))}")
-        elif origin in (list, tuple, set, frozenset):
-            kinds.append(f"list of {_type(arguments[0], _metadata(arguments[0]))}")
-        elif is_options(kind):
-            kinds.append("block")
-        else:
-            kinds.append(unit_of(metadata) or _NAMES.get(kind, "text"))
-    return " or ".join(dict.fromkeys(kinds)) + _bounds(metadata)
-
-
 _NAMES: Final = {
     str: "text",
     int: "whole number",
     float: "number",
     bool: "`true` or `false`",
     Any: "anything",
-    type(None): "empty",
 }
+_SEVERAL: Final = {"block": "blocks", "text": "texts"}
 
 
-def _metadata(annotation: Any) -> list[Any]:
-    return list(getattr(annotation, "__metadata__", ()))
+def _type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """A type as one would say it: `list of blocks`, `` `auto` or whole number, at least 1``."""
+    if get_origin(annotation) is Annotated:
+        annotation, *inner_metadata = get_args(annotation)
+        metadata = [*metadata, *inner_metadata]
+    if get_origin(annotation) in (Union, types.UnionType):
+        arms = [_type(arm) for arm in get_args(annotation) if arm is not type(None)]
+        return " or ".join(dict.fromkeys(arms)) + _bounds(metadata)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        name = " or ".join(f"`{word}`" for word in arguments)
+    elif origin is dict:
+        inner = _type(arguments[1])
+        name = {"block": "named blocks", "anything": "block"}.get(inner, f"block of {_SEVERAL.get(inner, inner)}")
+    elif origin in (list, tuple, set, frozenset):
+        inner = _type(arguments[0])
+        name = f"list of {_SEVERAL.get(inner, inner)}"
+    else:
+        name = "block" if is_options(annotation) else unit_of(metadata) or _NAMES.get(annotation, "text")
+    return name + _bounds(metadata)
 
 
-def _bounds(metadata: list[Any]) -> str:
+def _bounds(metadata: Sequence[Any]) -> str:
     """`, at least 1KiB` and the like."""
     unit = unit_of(metadata)
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-    found = [
-        f"{word} {write_amount(getattr(item, bound), unit)}"
+    limits = [
+        (word, limit)
         for item in metadata
-        for bound, word in words.items()
-        if getattr(item, bound, None) is not None
+        for bound in (item.metadata if isinstance(item, FieldInfo) else (item,))
+        for name, word in words.items()
+        if (limit := getattr(bound, name, None)) is not None
     ]
-    return "".join(f", {bound}" for bound in found)
+    return "".join(f", {word} {write_amount(limit, unit)}" for word, limit in limits)
 
 
 def _default(field: FieldInfo) -> str:

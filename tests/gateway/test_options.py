@@ -70,7 +70,7 @@ def test_a_written_duration_reads_as_itself(millis: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.0, "0ms"), (0.05, "50ms"), (1.5, "1500ms"), (90.0, "90s"), (300.0, "5m"), (86400.0, "1d")]
+    ("seconds", "text"), [(0.0, "0s"), (0.05, "50ms"), (1.5, "1500ms"), (90.0, "90s"), (300.0, "5m"), (86400.0, "1d")]
 )
 def test_a_duration_is_written_in_the_largest_unit_that_fits(seconds: float, text: str) -> None:
     assert write_duration(seconds) == text
