@@ -84,7 +84,7 @@ class Directory:
 
     def boots(self) -> list[str]:
         """The processes, alive or dead, that have a directory. Raises OSError."""
-        return sorted(entry.name for entry in os.scandir(self.root) if _BOOT.fullmatch(entry.name))
+        return sorted(name for name in os.listdir(self.root) if _BOOT.fullmatch(name))
 
     def adopt(self, boot: str) -> Boot | None:
         """Takes over a dead process's directory; None if its process lives. Raises OSError."""
@@ -97,12 +97,12 @@ class Directory:
 
     def tidy(self, now_seconds: float) -> None:
         """Removes what a process left that died while it made its directory. Raises OSError."""
-        for entry in os.scandir(self.root):
+        for newborn in self.root.glob(f"{_NEWBORN}*"):
             # A young one may be in the making just now.
-            if entry.name.startswith(_NEWBORN) and now_seconds - entry.stat().st_mtime > 60:
-                lock = _try_lock(Path(entry.path))
+            if now_seconds - newborn.stat().st_mtime > 60:
+                lock = _try_lock(newborn)
                 if lock is not None:
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                    shutil.rmtree(newborn, ignore_errors=True)
                     os.close(lock)
 
     def allocate(self, path: Path, size: int) -> int:
@@ -163,7 +163,7 @@ class Boot:
 
     def remove(self) -> bool:
         """Removes the directory if no segment is left, and gives up the lock. Raises OSError."""
-        if any(entry.name != "lock" for entry in os.scandir(self._path)):
+        if os.listdir(self._path) != ["lock"]:
             return False
         (self._path / "lock").unlink()
         self._path.rmdir()
@@ -190,11 +190,9 @@ def segment_files(folder: Path) -> list[SegmentFile]:
     """The segments in a process's directory, in order; none if it is gone. Raises OSError."""
     files = []
     try:
-        for entry in os.scandir(folder):
-            if entry.name.endswith(".segment"):
-                with contextlib.suppress(FileNotFoundError):
-                    sequence, path = int(entry.name.removesuffix(".segment")), Path(entry.path)
-                    files.append(SegmentFile(folder.name, sequence, path, entry.stat().st_size))
+        for path in folder.glob("[0-9]*.segment"):
+            with contextlib.suppress(FileNotFoundError):
+                files.append(SegmentFile(folder.name, int(path.stem), path, path.stat().st_size))
     except FileNotFoundError:
         return []
     return sorted(files)
