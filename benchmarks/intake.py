@@ -3,7 +3,7 @@
 Compares, in rounds that take turns on one PostgreSQL (durable, as in production), events a second of
 
 - `plain`: unnest inserts of the same rows into the same partitioned table, one connection, nothing checked;
-- `one`: the whole intake (decode, dedupe, roll-ups, counts) in one process on one connection;
+- `one`: the whole intake (decode, dedupe, roll-ups, counts) in one process on one connection, frames unpacked before;
 - `four`: four such processes, each with a shard of its own;
 - `worker`: one process with as many shards in hand at once as `billing.connections` says.
 
@@ -30,7 +30,7 @@ from gateway.billing.database import WORKER, Database
 from gateway.billing.intake import Intake
 from gateway.billing.migration import migrate
 from gateway.billing.options import BillingOptions
-from gateway.billing.record import Record, columns, examine, unpack_frame
+from gateway.billing.record import Delivered, Record, columns, examine, unpack
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from tests.fixtures.postgres import PostgresServer, run_sql
@@ -53,7 +53,7 @@ from unnest(
 """
 
 
-def batches(shard: int, events: int) -> list[list[tuple[str, bytes]]]:
+def batches(shard: int, events: int) -> list[list[Delivered]]:
     """Stream entries of `events` events in all: two frames to a batch, 50 organizations with four keys each."""
     segment = f"benchmark/{os.getpid():016x}/{shard:08d}"
     made = []
@@ -63,7 +63,8 @@ def batches(shard: int, events: int) -> list[list[tuple[str, bytes]]]:
             for n in range(BATCH)
         ]
         halves = (used[: BATCH // 2], used[BATCH // 2 :])
-        made.append([(f"{start}-{at}", frame(half, segment, start + at * len(half))) for at, half in enumerate(halves)])
+        frames = [frame(half, segment, start + at * len(half)) for at, half in enumerate(halves)]
+        made.append([unpack(f"{start}-{at}", packed) for at, packed in enumerate(frames)])
     return made
 
 
@@ -82,7 +83,7 @@ def row(record: Record) -> tuple[object, ...]:
 async def plain(url: str, events: int) -> float:
     work = []
     for batch in batches(0, events):
-        placed = [item for _, packed in batch for item in unpack_frame(packed)[0]]
+        placed = [item for delivered in batch for item in delivered.records]
         work.append(columns([row(examine(place, payload, now_millis(), 10**12)) for place, payload in placed]))
     connection = await asyncpg.connect(url)
     try:
@@ -107,9 +108,9 @@ async def account(url: str, events: int, shards: list[int]) -> float:
             sys.stdin.readline()
         started = time.perf_counter()
 
-        async def lane(shard: int, work: list[list[tuple[str, bytes]]]) -> None:
-            for entries in work:
-                await intake.account(shard, entries)
+        async def lane(shard: int, work: list[list[Delivered]]) -> None:
+            for batch in work:
+                await intake.account(shard, batch)
 
         await asyncio.gather(*(lane(shard, work) for shard, work in lanes))
         return events / (time.perf_counter() - started)

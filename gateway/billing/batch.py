@@ -47,13 +47,10 @@ class Batch:
         waiting = await self._without_known(self._without_repeated(records))
         while waiting:
             # Of records with the same id the first goes first; what the others are depends on what it comes to.
-            turn = {record.event_id or record.place: record for record in reversed(waiting)}
-            await self._settle(list(turn.values()))
-            settled = {record.place for record in turn.values()}
-            waiting = [record for record in waiting if record.place not in settled]
-        await self._keep_poison()
-        counts = await self._count()
-        return Accounted(counts, self._fates, len(self._poison))
+            turn, waiting = _first_of_each(waiting)
+            await self._settle(turn)
+        poisoned = await self._keep_poison()
+        return Accounted(await self._count(), self._fates, poisoned)
 
     def _without_repeated(self, records: Iterable[Record]) -> dict[Place, Record]:
         first: dict[Place, Record] = {}
@@ -85,14 +82,13 @@ class Batch:
     async def _settle(self, records: list[Record]) -> None:
         """Gives a fate to records of distinct events."""
         booked = await book(self._connection, [record for record in records if record.refusal is None])
+        self._first_time.update(record.place.segment for record in booked.fresh)
+        self._fates[Fate.BOOKED] += len(booked.fresh)
+        if len(booked.fresh) == len(records):
+            return
+        done = {record.place for record in booked.fresh}
         refused = {record.place: record for record in booked.refused}
-        rest = []
-        for record in records:
-            if record.event_id in booked.ids:
-                self._first_time[record.place.segment] += 1
-            else:
-                rest.append(refused.get(record.place, record))
-        self._fates[Fate.BOOKED] += len(booked.ids)
+        rest = [refused.get(record.place, record) for record in records if record.place not in done]
         rows = await self._booked_rows(rest)
         aside: dict[Fate, list[Record]] = {}
         for record in rest:
@@ -104,7 +100,7 @@ class Batch:
             else:
                 aside.setdefault(fate, []).append(record)
         for fate, those in aside.items():
-            await self._set_aside(fate, those)
+            await self._set_aside(fate, await self._without_booked_places(those))
 
     async def _booked_rows(self, records: Iterable[Record]) -> dict[Uuid | None, Row]:
         """Booked rows with the ids of these records."""
@@ -117,7 +113,19 @@ class Batch:
             rows |= {row["event_id"]: row for row in await self._connection.rows("booked_by_id", day, ids)}
         return rows
 
+    async def _without_booked_places(self, records: list[Record]) -> list[Record]:
+        """Leaves out records whose place another event has: only a damaged sender makes such."""
+        places = columns([record.place for record in records])
+        rows = await self._connection.rows("booked_places", *places)
+        booked = {Place(row["segment"], row["number"]) for row in rows}
+        for record in records:
+            if record.place in booked:
+                self._misplaced(record)
+        return [record for record in records if record.place not in booked]
+
     async def _set_aside(self, fate: Fate, records: list[Record]) -> None:
+        if not records:
+            return
         query, row_of = _ASIDE[fate]
         rows = [row_of(record) for record in records]
         new = await self._connection.rows(query, self._shard, *columns(rows))
@@ -144,6 +152,17 @@ class Batch:
             return {}
         rows = await self._connection.rows("count_records", self._shard, *columns(list(self._first_time.items())))
         return {row["segment"]: row["records"] for row in rows}
+
+
+def _first_of_each(records: list[Record]) -> tuple[list[Record], list[Record]]:
+    """The first record of each event, and the others."""
+    turn: dict[bytes | Place, Record] = {}
+    others = []
+    for record in records:
+        name = record.place if record.event is None or record.event_id is None else record.event.event_id
+        if turn.setdefault(name, record) is not record:
+            others.append(record)
+    return list(turn.values()), others
 
 
 def _duplicate(record: Record) -> tuple[Any, ...]:

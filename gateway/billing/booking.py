@@ -6,9 +6,9 @@ and may come before it: what is left does not depend on the order. An amend adds
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -22,47 +22,51 @@ _quantities_text = msgspec.json.Encoder().encode
 _quantities_of = msgspec.json.Decoder(dict[str, int]).decode
 
 
-class Booked(NamedTuple):
-    """Ids of the events that are booked now and were not before, and the records that PostgreSQL will not take."""
+Cancelled: TypeAlias = set[tuple[Uuid, str]]
+"""Cancelled events: their ids, with the organization that cancelled them."""
 
-    ids: set[Uuid]
+
+class Booked(NamedTuple):
+    """Records whose event is booked now and was not before; records that PostgreSQL will not take, with a refusal."""
+
+    fresh: list[Record]
     refused: list[Record]
 
 
-async def book(connection: Connection, records: Sequence[Record]) -> Booked:
+async def book(connection: Connection, records: list[Record]) -> Booked:
     """Books records of distinct events that have no refusal, within a transaction.
 
     A record that PostgreSQL will not take is found by halving: it is refused alone, the others are booked.
     """
     if not records:
-        return Booked(set(), [])
+        return Booked([], [])
     try:
         async with connection.atomic():
             return Booked(await _book_all(connection, records), [])
     except Unacceptable as error:
         if len(records) == 1:
-            return Booked(set(), [replace(records[0], refusal=Refusal(Fate.DEAD_LETTER, str(error)))])
+            return Booked([], [replace(records[0], refusal=Refusal(Fate.DEAD_LETTER, str(error)))])
     middle = len(records) // 2
     first = await book(connection, records[:middle])
     second = await book(connection, records[middle:])
-    return Booked(first.ids | second.ids, first.refused + second.refused)
+    return Booked(first.fresh + second.fresh, first.refused + second.refused)
 
 
-async def _book_all(connection: Connection, records: Sequence[Record]) -> set[Uuid]:
-    rows = await connection.rows("book_events", *_parameters(records))
-    cancelled_before = {row["event_id"]: row["cancelled"] for row in rows}
-    fresh = [record for record in records if record.event_id in cancelled_before]
-    cancelled_now = await _note_cancels(connection, fresh)
+async def _book_all(connection: Connection, records: list[Record]) -> list[Record]:
+    (outcome,) = await connection.rows("book_events", *_parameters(records))
+    fresh = records
+    if outcome["booked"] is not None:
+        booked = set(outcome["booked"])
+        fresh = [record for record in records if record.event_id in booked]
+    cancelled = await _note_cancels(connection, fresh)
     hours = _Hours()
-    for record in fresh:
-        event = _event(record)
-        if not cancelled_before[record.event_id] and (record.event_id, event.organization) not in cancelled_now:
-            hours.add(event.organization, event.key, event.route, event.kind, event.occurred_at, event.quantities)
-    for row in await _booked_before(connection, cancelled_now, set(cancelled_before)):
-        quantities = _quantities_of(row["quantities"])
-        hours.add(row["organization"], row["key"], row["route"], row["kind"], row["occurred_at"], quantities, sign=-1)
+    hours.add_fresh(fresh, set(outcome["cancelled"]), cancelled)
+    if cancelled:
+        fresh_ids = {record.event_id for record in fresh}
+        for row in await _rows_cancelled(connection, cancelled, fresh_ids):
+            hours.take_out(row)
     await hours.write(connection)
-    return set(cancelled_before)
+    return fresh
 
 
 def _event(record: Record) -> UsageEvent:
@@ -112,8 +116,8 @@ def _parameters(records: Sequence[Record]) -> list[list[object]]:
     return columns(rows) + columns(list(places))
 
 
-async def _note_cancels(connection: Connection, fresh: Sequence[Record]) -> set[tuple[Uuid, str]]:
-    """Events, with their organization, that these records cancel and that no record has cancelled before."""
+async def _note_cancels(connection: Connection, fresh: Sequence[Record]) -> Cancelled:
+    """The events that these records cancel and that no record has cancelled before."""
     rows = [
         (Uuid(record.event.ref), record.event.organization, record.event_id)
         for record in fresh
@@ -124,8 +128,8 @@ async def _note_cancels(connection: Connection, fresh: Sequence[Record]) -> set[
     return {(row["ref"], row["organization"]) for row in await connection.rows("note_cancels", *columns(rows))}
 
 
-async def _booked_before(connection: Connection, cancelled: set[tuple[Uuid, str]], fresh_ids: set[Uuid]) -> list[Row]:
-    """The rows of cancelled events, of the organization that cancelled them, that were booked in earlier batches."""
+async def _rows_cancelled(connection: Connection, cancelled: Cancelled, fresh_ids: set[Uuid | None]) -> list[Row]:
+    """The rows of cancelled events that were booked in earlier batches. Only the organization itself can cancel."""
     by_day: dict[date, list[Uuid]] = {}
     for event_id, _ in cancelled:
         day = day_of(event_id.bytes)
@@ -143,28 +147,36 @@ class _Hours:
     def __init__(self) -> None:
         self._changes: dict[tuple[str, str, str, str, int], list[int]] = {}
 
-    def add(
-        self,
-        organization: str,
-        key: str,
-        route: str,
-        kind: str,
-        occurred_at: int,
-        quantities: Mapping[str, int],
-        sign: int = 1,
+    def add_fresh(self, records: Iterable[Record], cancelled_before: set[Uuid | None], cancelled: Cancelled) -> None:
+        """Counts in what was booked just now, without what is cancelled already."""
+        for record in records:
+            event = _event(record)
+            if event.kind == "cancel":
+                continue
+            if cancelled_before and record.event_id in cancelled_before:
+                continue
+            if cancelled and (record.event_id, event.organization) in cancelled:
+                continue
+            place = (event.organization, event.key, event.route)
+            self._change(place, event.occurred_at, event.quantities, 1, int(event.kind == "usage"))
+
+    def take_out(self, row: Row) -> None:
+        """Counts out an event that was counted in before. A cancel was not, and is not brought back."""
+        if row["kind"] != "cancel":
+            place = (row["organization"], row["key"], row["route"])
+            self._change(place, row["occurred_at"], _quantities_of(row["quantities"]), -1, -int(row["kind"] == "usage"))
+
+    def _change(
+        self, place: tuple[str, str, str], occurred_at: int, quantities: Mapping[str, int], sign: int, events: int
     ) -> None:
-        """Counts an event in, or with sign -1 out. A cancel has nothing to count."""
-        if kind == "cancel":
-            return
-        events = sign if kind == "usage" else 0
         hour = occurred_at // _HOUR_MICROS
         for meter, amount in quantities.items():
-            change = self._changes.setdefault((organization, key, route, meter, hour), [0, 0])
+            change = self._changes.setdefault((*place, meter, hour), [0, 0])
             change[0] += sign * amount
             change[1] += events
 
     async def write(self, connection: Connection) -> None:
         """Adds the changes to the rows."""
-        rows: list[tuple[Any, ...]] = [(*place, *change) for place, change in self._changes.items() if any(change)]
+        rows: list[tuple[Any, ...]] = [(*place, *change) for place, change in self._changes.items()]
         if rows:
             await connection.run("add_to_hours", *columns(rows))

@@ -7,14 +7,14 @@ absolute counts, so publishing them twice, or after Redis lost them, does no har
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date
 
 from msgspec.structs import replace
 
 from gateway.billing.batch import Accounted, Batch
 from gateway.billing.database import Database, Retry
-from gateway.billing.record import Fate, Poison, Record, Refusal, examine, unpack_frame
+from gateway.billing.record import Delivered, Fate, Poison, Record, Refusal, examine
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 
@@ -37,13 +37,13 @@ class Intake:
         )
         self._seconds = metrics.histogram("tallygate_billing_batch_seconds", "Time to account for a batch.")
 
-    async def account(self, shard: int, entries: Sequence[tuple[str, bytes]]) -> Accounted:
-        """Accounts for entries (id, packed frame) of a shard's stream; when it returns, it is committed.
+    async def account(self, shard: int, batch: Iterable[Delivered]) -> Accounted:
+        """Accounts for entries of a shard's stream; when it returns, that is committed.
 
         Raises DatabaseUnavailable or Retry: nothing is written then, and the entries must not be acknowledged.
         """
         started = self._clock.monotonic()
-        records, poison = self._examine(entries)
+        records, poison = self._examine(batch)
         records = await self._park_archived(records)
         try:
             async with self._database.transaction() as connection:
@@ -66,15 +66,14 @@ class Intake:
             self._open_days.add(day)
         return True
 
-    def _examine(self, entries: Iterable[tuple[str, bytes]]) -> tuple[list[Record], list[Poison]]:
+    def _examine(self, batch: Iterable[Delivered]) -> tuple[list[Record], list[Poison]]:
         now = self._clock.micros() // 1000
         records: list[Record] = []
         poison: list[Poison] = []
-        for entry, packed in entries:
-            placed, fault = unpack_frame(packed)
-            if fault:
-                poison.append(Poison(entry, packed, fault))
-            records += [examine(place, payload, now, self._retention_millis) for place, payload in placed]
+        for delivered in batch:
+            if delivered.fault:
+                poison.append(Poison(delivered.entry, delivered.raw, delivered.fault))
+            records += [examine(place, payload, now, self._retention_millis) for place, payload in delivered.records]
         return records, poison
 
     async def _park_archived(self, records: list[Record]) -> list[Record]:

@@ -36,9 +36,9 @@ from unnest($1::text[], $2::integer[], $3::integer[]) as stretch (segment, low, 
 join aside_fate as fate on fate.segment = stretch.segment and fate.number between stretch.low and stretch.high
 
 -- name: book_events
--- Books events that are not booked yet and returns those that it booked, with whether each was cancelled before it
--- came. An event is passed over if its id is booked or if its place in its segment is. What many events of a batch
--- have in common is sent once: `shared` is the place, from 1, of an event's part among those.
+-- Books events that are not booked yet. An event is passed over if its id is booked or if its place in its segment is.
+-- Returns the ids it booked, or null if that is all of them, and those among them that were cancelled before they
+-- came. What many events of a batch have in common is sent once: `shared` is its place, from 1, among those.
 with booked as (
   insert into usage_event (
     event_id, number, ref, admitted_at, occurred_at, quantities, payload_hash,
@@ -65,7 +65,9 @@ with booked as (
   on conflict do nothing
   returning event_id, organization
 )
-select booked.event_id, usage_cancel.ref is not null as cancelled
+select
+  case when count(*) < cardinality($2::uuid[]) then coalesce(array_agg(booked.event_id), '{}') end as booked,
+  coalesce(array_agg(booked.event_id) filter (where usage_cancel.ref is not null), '{}') as cancelled
 from booked
 left join usage_cancel on usage_cancel.ref = booked.event_id and usage_cancel.organization = booked.organization
 
@@ -73,9 +75,11 @@ left join usage_cancel on usage_cancel.ref = booked.event_id and usage_cancel.or
 -- One day at a time, so that the planner looks at one partition.
 select event_id, segment, number, payload_hash from usage_event where event_day = $1 and event_id = any($2::uuid[])
 
--- name: booked_by_place
-select segment, number, payload_hash from usage_event
-where event_day = $1 and (segment, number) in (select * from unnest($2::text[], $3::integer[]))
+-- name: booked_places
+-- Those of these places that a booked event has.
+select event.segment, event.number
+from unnest($1::text[], $2::integer[]) as place (segment, number)
+join usage_event as event on event.segment = place.segment and event.number = place.number
 
 -- name: note_cancels
 -- Returns the events that are cancelled for the first time.
@@ -148,3 +152,110 @@ select segment, $1, records from unnest($2::text[], $3::integer[]) as seen (segm
 order by segment
 on conflict (segment, shard) do update set records = kept.records + excluded.records, updated_at = now()
 returning segment, records
+
+
+-- name: join_workers
+-- All workers hold this lock together; who holds it is a worker.
+select pg_advisory_lock_shared(7403, 0)
+
+-- name: look_around
+-- A row per worker and shard it owns; one without a shard for a worker that owns none.
+with held as (
+  select pid, classid, objid from pg_locks
+  where locktype = 'advisory' and granted
+    and database = (select oid from pg_database where datname = current_database())
+)
+select worker.pid, shard.objid::bigint as shard, worker.pid = pg_backend_pid() as own
+from held as worker
+left join held as shard on shard.pid = worker.pid and shard.classid = 7402
+where worker.classid = 7403
+
+-- name: claim_shard
+select pg_try_advisory_lock(7402, $1)
+
+-- name: release_shard
+select pg_advisory_unlock(7402, $1)
+
+-- name: keep_heartbeats
+insert into node as kept (node, seen_at, oldest_unaccounted_at, segments, bytes)
+select
+  node, timestamptz 'epoch' + seen_at * interval '1 microsecond',
+  timestamptz 'epoch' + oldest_unaccounted_at * interval '1 microsecond', segments, bytes
+from unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::bigint[])
+  as beat (node, seen_at, oldest_unaccounted_at, segments, bytes)
+order by node
+on conflict (node) do update
+set seen_at = excluded.seen_at, oldest_unaccounted_at = excluded.oldest_unaccounted_at,
+    segments = excluded.segments, bytes = excluded.bytes
+where excluded.seen_at > kept.seen_at
+
+
+-- Reconcile. Each of these reads the books whole, in one snapshot.
+
+-- name: fates_of_segment
+select number, payload_hash from record_fate where segment = $1
+
+-- name: fate_totals
+select fate, count(*) as records from record_fate group by fate
+
+-- name: doubled_events
+select event_id::text as event_id, count(*) as times from usage_event group by event_id having count(*) > 1
+
+-- name: uneven_segments
+-- Segments whose records do not have one fate each from 0 on. One that received some lately may be on its way.
+select segment, count(*) as fates, count(distinct number) as places, max(number) + 1 as extent,
+       max(received_at) > now() - $1::integer * interval '1 second' as moving
+from record_fate
+group by segment
+having count(*) <> count(distinct number) or count(distinct number) <> max(number) + 1
+order by segment
+
+-- name: miscounted_segments
+select segment, coalesce(fate.records, 0) as fates, coalesce(counted.records, 0) as counted
+from (select segment, count(*) as records from record_fate group by segment) as fate
+full join (select segment, sum(records) as records from segment_count group by segment) as counted using (segment)
+where coalesce(fate.records, 0) <> coalesce(counted.records, 0)
+order by segment
+
+-- name: wrong_hours
+-- Hours of usage_hour that differ from what usage_event says.
+with event as (
+  select organization, key, route, meter, date_trunc('hour', occurred_at, 'UTC') as hour,
+         sum(amount::numeric) as quantity, count(*) filter (where kind = 'usage') as events
+  from usage_event, jsonb_each_text(quantities) as metered (meter, amount)
+  where kind <> 'cancel' and not exists (
+    select from usage_cancel
+    where usage_cancel.ref = usage_event.event_id and usage_cancel.organization = usage_event.organization
+  )
+  group by organization, key, route, meter, date_trunc('hour', occurred_at, 'UTC')
+)
+select organization, key, route, meter, hour,
+       coalesce(event.quantity, 0) as quantity, coalesce(event.events, 0) as events,
+       coalesce(usage_hour.quantity, 0) as rolled_quantity, coalesce(usage_hour.events, 0) as rolled_events
+from event
+full join usage_hour using (organization, key, route, meter, hour)
+where (coalesce(event.quantity, 0), coalesce(event.events, 0))
+   <> (coalesce(usage_hour.quantity, 0), coalesce(usage_hour.events, 0))
+order by hour, organization, key, route, meter
+
+-- name: nodes
+select node, extract(epoch from now() - seen_at)::bigint as silent_seconds, oldest_unaccounted_at, segments
+from node
+order by node
+
+-- name: poison_total
+select count(*) from stream_poison
+
+
+-- Reports.
+
+-- name: usage_of_organization
+select
+  case $2 when 'day' then to_char(hour at time zone 'UTC', 'YYYY-MM-DD') when 'route' then route else key end as label,
+  meter, sum(quantity) as quantity
+from usage_hour
+where organization = $1
+  and ($3::date is null or hour >= $3::date::timestamp at time zone 'UTC')
+  and ($4::date is null or hour < ($4::date + 1)::timestamp at time zone 'UTC')
+group by 1, 2
+order by 1, 2

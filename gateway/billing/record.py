@@ -25,6 +25,8 @@ _EPOCH: Final = date(1970, 1, 1).toordinal()
 _LAST_DAY: Final = date.max.toordinal()
 _AHEAD_MILLIS: Final = 5 * 60 * 1000
 """How far ahead of the worker's clock an event may be before it is parked: 5 minutes."""
+_END_OF_TIME: Final = 253_402_300_800_000_000
+"""The first microsecond of the year 10000, which neither a report nor an invoice could write."""
 _LARGEST: Final = 2**63 - 1
 
 
@@ -79,29 +81,35 @@ class Poison(NamedTuple):
     reason: str
 
 
-def node_and_field(segment: str, shard: int) -> tuple[str, str]:
-    """The node a segment is of, and the field under which its count for a shard is published."""
-    node, _, rest = segment.partition("/")
-    return node, f"{rest}/{shard}"
+class Delivered(NamedTuple):
+    """An entry of a stream, unpacked: its records with their places, or what is wrong with it."""
+
+    entry: str
+    raw: bytes
+    records: list[tuple[Place, bytes]]
+    fault: str = ""
 
 
-def unpack_frame(packed: bytes) -> tuple[list[tuple[Place, bytes]], str]:
-    """The records of a frame, each with its place; or none, and what is wrong with it."""
+def unpack(entry: str, raw: bytes) -> Delivered:
+    """Unpacks the frame of a stream entry."""
     try:
-        frame = decode_frame(packed)
+        frame = decode_frame(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return [], f"no frame: {error}"
+        return Delivered(entry, raw, [], f"no frame: {error}")
+    fault = ""
     if frame.version != VERSION:
-        return [], f"frame version {frame.version} is not known here"
-    if _SEGMENT.fullmatch(frame.segment) is None:
-        return [], f"not the name of a segment: {frame.segment[:100]!r}"
-    if len(frame.numbers) != len(frame.events):
-        return [], f"{len(frame.numbers)} numbers for {len(frame.events)} events"
-    if not all(0 <= number < 2**31 for number in frame.numbers):
-        return [], "a number is out of range"
-    return [
-        (Place(frame.segment, number), event) for number, event in zip(frame.numbers, frame.events, strict=True)
-    ], ""
+        fault = f"frame version {frame.version} is not known here"
+    elif _SEGMENT.fullmatch(frame.segment) is None:
+        fault = f"not the name of a segment: {frame.segment[:100]!r}"
+    elif len(frame.numbers) != len(frame.events):
+        fault = f"{len(frame.numbers)} numbers for {len(frame.events)} events"
+    elif not all(0 <= number < 2**31 for number in frame.numbers):
+        fault = "a number is out of range"
+    if fault:
+        return Delivered(entry, raw, [], fault)
+    segment = frame.segment
+    places = [Place(segment, number) for number in frame.numbers]
+    return Delivered(entry, raw, list(zip(places, frame.events, strict=True)))
 
 
 def _fault(event: UsageEvent) -> str | None:
@@ -112,6 +120,8 @@ def _fault(event: UsageEvent) -> str | None:
         return "the event id is not a UUIDv7"
     if (event.ref is None) != (event.kind == "usage") or (event.ref is not None and len(event.ref) != 16):
         return f"a {event.kind} event with {'no' if event.ref is None else 'a'} valid ref"
+    if not (0 <= event.admitted_at < _END_OF_TIME and 0 <= event.occurred_at < _END_OF_TIME):
+        return "a time is out of range"
     lowest = -_LARGEST if event.kind == "amend" else 0
     for meter, amount in event.quantities.items():
         if not lowest <= amount <= _LARGEST:

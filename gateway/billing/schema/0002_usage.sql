@@ -35,7 +35,7 @@ create table usage_event (
   payload_hash   bytea       not null,  -- SHA-256 of the packed event
   received_at    timestamptz not null default now(),
   primary key (event_day, event_id),
-  unique (event_day, segment, number),
+  unique (segment, number, event_day),
   check ((ref is null) = (kind = 'usage'))
 ) partition by range (event_day);
 
@@ -136,14 +136,14 @@ $$;
 
 -- Fates other than a row of usage_event; few, so that asking for them costs little.
 create view aside_fate as
-  select segment, number, payload_hash, 'duplicate' as fate from usage_duplicate
-  union all select segment, number, payload_hash, 'conflict' from event_conflict
-  union all select segment, number, payload_hash, 'dead_letter' from dead_letter
-  union all select segment, number, payload_hash, 'parked' from parked;
+  select segment, number, payload_hash, received_at, 'duplicate' as fate from usage_duplicate
+  union all select segment, number, payload_hash, received_at, 'conflict' from event_conflict
+  union all select segment, number, payload_hash, received_at, 'dead_letter' from dead_letter
+  union all select segment, number, payload_hash, received_at, 'parked' from parked;
 
 create view record_fate as
-  select segment, number, payload_hash, 'booked' as fate from usage_event
-  union all select segment, number, payload_hash, fate from aside_fate;
+  select segment, number, payload_hash, received_at, 'booked' as fate from usage_event
+  union all select segment, number, payload_hash, received_at, fate from aside_fate;
 
 -- What a stream held that is no record of a segment: an entry that is no frame, or a record whose place in its
 -- segment is taken by another. Not counted as accounted for.
