@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from aiohttp import web
 from pydantic import field_validator
 
+from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.listener import parse_bind
 from gateway.options import Options
+from gateway.problem import MethodNotAllowed, NoRoute, Overloaded, Problem
+
+if TYPE_CHECKING:
+    from gateway.config import GatewayConfig
+
+ANSWER_SECONDS: Final = 10.0
+"""A request takes no longer, whatever it waits for."""
+
+_encode: Final = msgspec.json.Encoder().encode
+_log: Final = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminOptions(Options):
@@ -19,3 +39,105 @@ class AdminOptions(Options):
     def _bind_is_an_address(cls, value: str) -> str:
         parse_bind(value)
         return value
+
+
+class Admin:
+    """The admin listener of a node. It answers GET and HEAD, and changes nothing."""
+
+    def __init__(
+        self,
+        options: AdminOptions,
+        *,
+        exposition: Exposition,
+        readiness: Callable[[], tuple[bool, dict[str, Any]]],
+        routes: list[dict[str, Any]],
+    ) -> None:
+        """`readiness` says whether requests can be served, and what there is to say about it."""
+        self._options = options
+        self._exposition = exposition
+        self._readiness = readiness
+        self._routes = routes
+        self._runner: web.AppRunner | None = None
+        self.bound: tuple[Any, ...] = ("", 0)
+
+    async def start(self) -> None:
+        """Listens. Raises OSError if the address cannot be had."""
+        application = web.Application(middlewares=[_guard], client_max_size=1024)
+        application.on_response_prepare.append(_dress)
+        application.router.add_get("/health", self._health)
+        application.router.add_get("/ready", self._ready)
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/routes", self._list_routes)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        try:
+            host, port = parse_bind(self._options.bind)
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError:
+            await self.stop()
+            raise
+        self.bound = self._runner.addresses[0]
+
+    async def stop(self) -> None:
+        """Closes the listener and its connections. Idempotent."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return _json(200, {"status": "alive"})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        ready, details = self._readiness()
+        return _json(200 if ready else 503, {"ready": ready, **details})
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._exposition.render(), headers={"content-type": CONTENT_TYPE})
+
+    async def _list_routes(self, _: web.Request) -> web.Response:
+        return _json(200, {"routes": self._routes})
+
+
+def describe_routes(config: GatewayConfig) -> list[dict[str, Any]]:
+    """What /routes shows: each route with what it matches, its plugins in order and its upstream."""
+    return [
+        {
+            "name": route.name,
+            "match": route.match.model_dump(exclude_defaults=True),
+            "plugins": [spec.name for spec in config.plugins_of(route)],
+            "upstream": {
+                "name": route.upstream,
+                "targets": [target.url for target in config.upstreams[route.upstream].targets],
+            },
+        }
+        for route in config.routes
+    ]
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every answer in time, and every refusal a problem without internals."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await handler(request)
+    except TimeoutError:
+        problem: Problem = Overloaded("The answer took too long.")
+    except web.HTTPMethodNotAllowed as refusal:
+        allowed = ", ".join(sorted(refusal.allowed_methods))
+        problem = MethodNotAllowed(headers={"allow": allowed})
+    except web.HTTPException:
+        problem = NoRoute("There are /health, /ready, /metrics and /routes.")
+    except Exception:  # noqa: BLE001 - a bug here must not show its text to whoever asked
+        _log.exception("the admin listener failed to answer %s", request.path)
+        problem = Problem()
+    answer = problem.response()
+    return web.Response(status=answer.status, headers=list(answer.headers.items()), body=answer.body)
+
+
+async def _dress(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["server"] = "tallygate"
+    response.headers.setdefault("cache-control", "no-store")
+
+
+def _json(status: int, document: dict[str, Any]) -> web.Response:
+    return web.Response(status=status, body=_encode(document) + b"\n", content_type="application/json")

@@ -33,9 +33,9 @@ class EmbeddedPostgres:
 
     def __init__(self, directory: Path, *, account: Account | None = None) -> None:
         """`account` is who runs it; None: whoever is right here."""
-        self._url_file = url_file(directory, "postgres")
+        self.url_file = url_file(directory, "postgres")
         # Open for passing through: the data below are another user's when we are root.
-        self._home = Home(self._url_file.parent, 0o711)
+        self._home = Home(self.url_file.parent, 0o711)
         self._account = account
         self._uid: int | None = None
         self._cluster = Path()
@@ -74,12 +74,12 @@ class EmbeddedPostgres:
             self._command += ["-h", "127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200"]
             self._child = Child("postgres", self._launch, ready=self._ready, stop_signal=signal.SIGINT)
             await self._child.start()
-            write_private(self._url_file, self.url)
+            write_private(self.url_file, self.url)
         except (OSError, ChildFailed) as error:
-            self._home.release()
+            await self.stop(0.0)
             raise EmbeddedError(f"the embedded PostgreSQL: {error}: {self._home.last_words()}") from error
         except BaseException:
-            self._home.release()
+            await self.stop(0.0)
             raise
 
     async def stop(self, deadline_seconds: float = 20.0) -> None:

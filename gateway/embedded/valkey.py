@@ -19,8 +19,8 @@ class EmbeddedValkey:
 
     def __init__(self, directory: Path, *, persistent: bool = True) -> None:
         """`persistent` keeps the data on disk, synced every second; otherwise it is gone with the server."""
-        self._url_file = url_file(directory, "valkey")
-        self._home = Home(self._url_file.parent)
+        self.url_file = url_file(directory, "valkey")
+        self._home = Home(self.url_file.parent)
         self._persistent = persistent
         self._port = 0
         self._password = ""
@@ -48,12 +48,12 @@ class EmbeddedValkey:
             self._command = [program, "valkey.conf"]
             self._child = Child("valkey", self._launch, ready=self._ready)
             await self._child.start()
-            write_private(self._url_file, self.url)
+            write_private(self.url_file, self.url)
         except (OSError, ChildFailed) as error:
-            self._home.release()
+            await self.stop(0.0)
             raise EmbeddedError(f"the embedded Valkey: {error}: {self._home.last_words()}") from error
         except BaseException:
-            self._home.release()
+            await self.stop(0.0)
             raise
 
     async def stop(self, deadline_seconds: float = 10.0) -> None:
