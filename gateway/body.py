@@ -6,6 +6,7 @@ asked to stop reading its socket; so a slow reader slows the sender and memory s
 
 from __future__ import annotations
 
+import sys
 from asyncio import Future, get_running_loop
 from collections import deque
 from typing import Final, Protocol
@@ -15,7 +16,9 @@ LOW_WATER: Final = 64 * 1024
 
 
 class Source(Protocol):
-    """What feeds a body: a connection that can be told to pause, to go on, or that nobody reads any more."""
+    """What feeds a body: a connection that can be told to begin, to pause, to go on, or that nobody reads any more."""
+
+    def invite_body(self) -> None: ...
 
     def pause_body(self) -> None: ...
 
@@ -31,7 +34,8 @@ class BodyTooLarge(Exception):
 class Body:
     """An incoming payload. `received` counts its bytes so far; `trailers` are there once it is complete.
 
-    `length` is the declared size in bytes, or None where only the end of the body tells.
+    `length` is the declared size in bytes, or None where only the end of the body tells; `limit` is how many bytes
+    may arrive in all before the body fails with BodyTooLarge.
     """
 
     __slots__ = (
@@ -40,9 +44,12 @@ class Body:
         "_paused",
         "_size",
         "_source",
+        "_taken",
         "_waiter",
+        "_whole",
         "complete",
         "length",
+        "limit",
         "received",
         "trailers",
     )
@@ -54,8 +61,11 @@ class Body:
         self._waiter: Future[None] | None = None
         self._error: BaseException | None = None
         self._paused = False
+        self._taken = False
+        self._whole: bytes | None = None
         self.complete = False
         self.length = length
+        self.limit = sys.maxsize
         self.received = 0
         self.trailers: list[tuple[str, str]] = []
 
@@ -67,14 +77,23 @@ class Body:
         size = len(data)
         self._size += size
         self.received += size
+        if self.received > self.limit:
+            self.refuse()
+            return
         if self._size > HIGH_WATER and not self._paused and self._source is not None:
             self._paused = True
             self._source.pause_body()
         self._wake()
 
+    def refuse(self) -> None:
+        """It is larger than its `limit`: fail with BodyTooLarge and take no more."""
+        self.fail(BodyTooLarge())
+        self.close()
+
     def finish(self) -> None:
         """The end arrived, whole."""
         self.complete = True
+        self._source = None  # it may serve another message from now on
         self._wake()
 
     def fail(self, error: BaseException) -> None:
@@ -92,6 +111,7 @@ class Body:
         """
         chunks = self._chunks
         if chunks:
+            self._taken = True
             data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
             chunks.clear()
             self._size = 0
@@ -117,7 +137,14 @@ class Body:
         return piece
 
     async def read(self, limit: int) -> bytes:
-        """The whole body, at most `limit` bytes. Raises BodyTooLarge as soon as there are more."""
+        """The whole body, at most `limit` bytes, which can still be sent on afterwards.
+
+        Raises BodyTooLarge as soon as there are more.
+        """
+        if self._whole is not None:
+            return self._whole
+        if self._source is not None:
+            self._source.invite_body()
         pieces: list[bytes] = []
         size = 0
         last = False
@@ -128,7 +155,9 @@ class Body:
                 self.close()
                 raise BodyTooLarge
             pieces.append(data)
-        return b"".join(pieces)
+        self._whole = b"".join(pieces)
+        self.rewind()
+        return self._whole
 
     def close(self) -> None:
         """Nobody will read the rest. Closing a complete or closed body does nothing."""
@@ -138,13 +167,24 @@ class Body:
         if source is not None and not self.complete:
             source.abandon_body()
 
+    def rewind(self) -> bool:
+        """Begin again from the first byte, for another attempt; False if bytes were taken that nobody kept."""
+        if self._whole is not None:
+            self._chunks.clear()
+            self._chunks.append(self._whole)
+            return True
+        return not self._taken
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 
-def no_body() -> Body:
-    """A body that is complete and has no bytes."""
+def _empty() -> Body:
     body = Body(length=0)
     body.complete = True
     return body
+
+
+NO_BODY: Final = _empty()
+"""The body of every message that has none."""

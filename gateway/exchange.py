@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from asyncio import Future
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from multidict import CIMultiDict
-
-from gateway.body import Body
+from gateway.body import NO_BODY, Body
+from gateway.headers import Headers
 
 if TYPE_CHECKING:
     from gateway.clock import Clock
 
 T = TypeVar("T")
+Inform: TypeAlias = Callable[[int, list[tuple[str, str]]], None]
 
 
 class Request:
@@ -20,52 +21,75 @@ class Request:
 
     `target` is the request target as it goes upstream, byte for byte (latin-1); `path` is its part before the `?`,
     `query` the part after it. `peer` is the address that the socket says, `client` the address that the trusted
-    proxies say, without port. Header names are matched without case and keep the case they came in.
+    proxies say, without port. Header names are matched without case and keep the case they came in. `identity` is
+    header lines for the upstream that say who calls; only authentication sets it. `inform` sends an interim
+    response (1xx) to the client, where the client can understand one.
     """
 
-    __slots__ = ("body", "client", "headers", "host", "http10", "method", "path", "peer", "query", "scheme", "target")
+    __slots__ = (
+        "accepts_trailers",
+        "body",
+        "client",
+        "headers",
+        "host",
+        "http10",
+        "identity",
+        "inform",
+        "max_forwards",
+        "method",
+        "peer",
+        "scheme",
+        "target",
+    )
 
     def __init__(
-        self,
-        method: str,
-        target: str,
-        headers: CIMultiDict[str],
-        *,
-        body: Body,
-        host: str = "",
-        scheme: str = "http",
-        peer: str = "",
-        client: str = "",
-        http10: bool = False,
+        self, method: str, target: str, headers: Headers, body: Body = NO_BODY, host: str = "", http10: bool = False
     ) -> None:
         self.method = method
         self.target = target
-        self.path, _, self.query = target.partition("?")
         self.headers = headers
         self.body = body
         self.host = host
-        self.scheme = scheme
-        self.peer = peer
-        self.client = client
         self.http10 = http10
+        self.scheme = "http"
+        self.peer = ""
+        self.client = ""
+        self.identity = b""
+        self.inform: Inform | None = None
+        self.max_forwards: int | None = None
+        self.accepts_trailers = False
+
+    @property
+    def path(self) -> str:
+        """The target before its `?`."""
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """The target after its `?`, or nothing."""
+        return self.target.partition("?")[2]
 
 
 class Response:
-    """What goes back: made by an upstream (its body still arriving), or by a plugin (its body at hand)."""
+    """What goes back: made by an upstream (`proxied`, its body perhaps still arriving), or by a plugin.
 
-    __slots__ = ("body", "headers", "reason", "status")
+    `reason` is the reason phrase as it came (latin-1), None for the usual one.
+    """
+
+    __slots__ = ("body", "headers", "proxied", "reason", "status")
 
     def __init__(
         self,
         status: int,
-        headers: CIMultiDict[str] | dict[str, str] | None = None,
+        headers: Headers | Mapping[str, str] | None = None,
         body: Body | bytes = b"",
-        reason: str | None = None,
+        reason: bytes | None = None,
     ) -> None:
         self.status = status
-        self.headers = headers if isinstance(headers, CIMultiDict) else CIMultiDict(headers or {})
+        self.headers = headers if isinstance(headers, Headers) else Headers(headers or {})
         self.body = body
         self.reason = reason
+        self.proxied = False
 
     def close(self) -> None:
         """Nobody will send this response: an unsent body is given up and its upstream connection closed."""

@@ -11,7 +11,7 @@ from gateway.options import Options
 if TYPE_CHECKING:
     from gateway.services import Services
 
-Answer: TypeAlias = Response | None | Awaitable[Response | None]
+Answer: TypeAlias = Response | Awaitable[Response | None] | None
 
 
 class PluginConfig(Options):

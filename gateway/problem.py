@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 import msgspec
-from multidict import CIMultiDict
-
 from gateway.exchange import Response
+from gateway.headers import Headers
 
 TYPE_PREFIX: Final = "https://tallygate.dev/problems/"
 _encode = msgspec.json.Encoder().encode
@@ -33,21 +32,24 @@ class Problem(Exception):
         """The first line of the docstring, without its full stop."""
         return (cls.__doc__ or "").strip().split("\n")[0].rstrip(".")
 
-    def response(self, instance: str | None = None) -> Response:
-        """The problem as an answer; `instance` is the request id it belongs to."""
-        document: dict[str, Any] = {
-            "type": TYPE_PREFIX + self.slug,
-            "title": self.title(),
-            "status": self.status,
-        }
+    def document(self, instance: str | None = None) -> bytes:
+        """The problem as JSON (RFC 9457 §3); `instance` is the id of the request it belongs to."""
+        members: dict[str, Any] = {"type": TYPE_PREFIX + self.slug, "title": self.title(), "status": self.status}
         if self.detail:
-            document["detail"] = self.detail
+            members["detail"] = self.detail
         if instance:
-            document["instance"] = f"urn:uuid:{instance}"
-        document.update(self.members)
-        headers = CIMultiDict({"content-type": "application/problem+json", "cache-control": "no-store"})
-        headers.update(self.headers)
-        return Response(self.status, headers, _encode(document))
+            members["instance"] = f"urn:uuid:{instance}"
+        return _encode(members | self.members)
+
+    def fields(self) -> Headers:
+        """The header fields that go with the document."""
+        fields = Headers({"Content-Type": "application/problem+json", "Cache-Control": "no-store"})
+        fields.update(self.headers)
+        return fields
+
+    def response(self, instance: str | None = None) -> Response:
+        """The problem as an answer."""
+        return Response(self.status, self.fields(), self.document(instance))
 
 
 class BadRequest(Problem):

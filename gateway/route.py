@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from gateway.chain import Chain
+from gateway.clock import Clock
+from gateway.exchange import Exchange, Note, Response
+from gateway.headers import Headers
 from gateway.options import Options, Size
+from gateway.problem import MethodNotAllowed, Problem
+
+if TYPE_CHECKING:
+    from gateway.upstream.upstream import Upstream
+
+ANY_METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+UNMATCHED: Final = "-"
+"""Stands for the route in logs and metrics where no route matched."""
+WHY_UNMATCHED: Final = Note[Problem]()
+"""What the router found wrong with a request that it gave to no route."""
 
 
 class MatchOptions(Options):
@@ -20,6 +35,14 @@ class MatchOptions(Options):
     """Methods in capital letters. Any method if absent."""
     headers: dict[str, str] = {}
     """Header fields and the exact values they must have."""
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_are_in_capitals(cls, value: list[str] | None) -> list[str] | None:
+        for method in value or ():
+            if not re.fullmatch(r"[A-Z]+(-[A-Z]+)*", method):
+                raise ValueError(f"not a method: {method!r} (write GET, POST, …)")
+        return value
 
 
 class RouteOptions(Options):
@@ -37,3 +60,61 @@ class RouteOptions(Options):
     """When the client leaves early: `cancel` the upstream call, or `drain` it to the end so that its usage is known."""
     max_body: Size = 4 * 2**30
     """Largest request body; a larger one is answered 413."""
+
+
+class Route:
+    """A route made ready: its chain bound, its conditions in the form they are tested in."""
+
+    def __init__(self, options: RouteOptions, chain: Chain, upstream: Upstream, clock: Clock) -> None:
+        self.name = options.name
+        self.match = options.match
+        self.methods = frozenset(options.match.methods) if options.match.methods is not None else None
+        self.header_conditions = [(name.lower(), value) for name, value in options.match.headers.items()]
+        self.chain = chain
+        self.upstream = upstream
+        self.max_body = options.max_body
+        self.on_disconnect = options.on_disconnect
+        self.place = 0
+        self.parameter_names: list[str] = []
+        self._clock = clock
+
+    def headers_hold(self, headers: Headers) -> bool:
+        """Whether every header condition has a field with exactly its value."""
+        return all(value in headers.getall(name) for name, value in self.header_conditions)
+
+    async def forward(self, exchange: Exchange) -> Response:
+        """Call the upstream for an exchange. Raises what `Upstream.call` raises.
+
+        A request whose Max-Forwards is used up is answered here instead, as its final recipient (RFC 9110 §7.6.2).
+        """
+        if exchange.request.max_forwards == 0:
+            return self._answer_last_hop(exchange.request.method)
+        exchange.upstream = self.upstream.name
+        exchange.upstream_sent_at = self._clock.monotonic()
+        response = await self.upstream.call(exchange.request)
+        exchange.upstream_headed_at = self._clock.monotonic()
+        return response
+
+    def _answer_last_hop(self, method: str) -> Response:
+        allow = ", ".join(sorted(self.methods or ANY_METHODS))
+        if method == "TRACE":  # reflecting a request would reflect its credentials
+            raise MethodNotAllowed(headers={"allow": allow})
+        return Response(204, {"allow": allow})
+
+
+class Unmatched:
+    """What takes a request that no route matches: the plugins of the top level, so that it is logged like any other."""
+
+    name = UNMATCHED
+    max_body = 0
+    on_disconnect: Literal["cancel", "drain"] = "cancel"
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+
+    async def forward(self, exchange: Exchange) -> Response:
+        """Nothing stands behind. Raises the problem that the router found, but answers `OPTIONS *` for the server."""
+        problem = exchange[WHY_UNMATCHED]
+        if exchange.request.target == "*":
+            return Response(204)
+        raise problem

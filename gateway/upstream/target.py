@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import field_validator
+from pydantic import ConfigDict, field_validator
 
 from gateway.options import Options
 
 
+def _or_a_plain_url(schema: dict[str, Any]) -> None:
+    block = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string"}, block]
+
+
 class TargetOptions(Options):
     """One address of an upstream. A plain URL is short for `{url: …}`."""
+
+    model_config = ConfigDict(json_schema_extra=_or_a_plain_url)
 
     url: str
     """`http://host:port`, without a path."""
@@ -25,3 +34,16 @@ class TargetOptions(Options):
             raise ValueError("a target's URL holds no user name or password")
         _ = parts.port  # raises ValueError for a port out of range
         return value
+
+
+class Target:
+    """One address of an upstream, ready to be connected to. `authority` is what its own Host field would say."""
+
+    __slots__ = ("address", "authority", "host", "port")
+
+    def __init__(self, options: TargetOptions) -> None:
+        parts = urlsplit(options.url)
+        self.host = parts.hostname or ""
+        self.port = parts.port or 80
+        self.authority = parts.netloc
+        self.address = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import logging
+from asyncio import get_running_loop, timeout
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, field_validator
 
+from gateway.exchange import Request, Response
+from gateway.forwarding import Forwarding, upstream_head
+from gateway.http1.grammar import IDEMPOTENT, Malformed, valid_host
 from gateway.options import Duration, Options, Size
-from gateway.upstream.target import TargetOptions
+from gateway.problem import BadGateway, GatewayTimeout
+from gateway.upstream.balancer import RoundRobin
+from gateway.upstream.connection import Connection, Lost, TimedOut
+from gateway.upstream.pool import Pool
+from gateway.upstream.target import Target, TargetOptions
+
+if TYPE_CHECKING:
+    from gateway.background import Background
+    from gateway.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS: Final = 0.1
+"""How often deadlines are looked at; they are kept to within this, at no cost per request."""
 
 
 class TimeoutOptions(Options):
@@ -45,9 +63,123 @@ class UpstreamOptions(Options):
     host: str = "preserve"
     """The Host field sent upstream: `preserve` the client's, the `target`'s own, or a literal name."""
 
+    @field_validator("host")
+    @classmethod
+    def _host_is_a_name(cls, value: str) -> str:
+        if not valid_host(value):
+            raise ValueError(f"not a host: {value!r} (write preserve, target or a name such as api.example.com)")
+        return value
+
     @field_validator("targets", mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return (
             [{"url": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
         )
+
+
+class Upstream:
+    """A named service. `call` is the whole of what the rest of the gateway knows about it."""
+
+    def __init__(
+        self, name: str, options: UpstreamOptions, *, forwarding: Forwarding, background: Background, metrics: Metrics
+    ) -> None:
+        self.name = name
+        self._options = options
+        self._timeouts = options.timeouts
+        self._forwarding = forwarding
+        self._background = background
+        self._balancer = RoundRobin([Target(target) for target in options.targets])
+        self.pool = Pool(
+            self._open,
+            limit=options.max_connections,
+            max_waiting=options.max_waiting,
+            wait_timeout=options.wait_timeout,
+            keepalive_timeout=options.keepalive_timeout,
+        )
+        self._failures = metrics.counter(
+            "tallygate_upstream_failures_total",
+            "Calls that brought no response, by what went wrong.",
+            ("upstream", "reason"),
+        )
+        connections = metrics.gauge(
+            "tallygate_upstream_connections", "Connections to the upstream's targets, by state.", ("upstream", "state")
+        )
+        self._active, self._idle = connections.labels(name, "active"), connections.labels(name, "idle")
+        self._waiting = metrics.gauge(
+            "tallygate_upstream_waiting", "Calls that wait for a connection.", ("upstream",)
+        ).labels(name)
+
+    async def call(self, request: Request) -> Response:
+        """Send the request to a target and return its response once the head is there; the body follows by itself.
+
+        Raises BadGateway, GatewayTimeout or Overloaded, or what the request's own body failed with.
+        """
+        loop = get_running_loop()
+        deadline = loop.time() + self._timeouts.total
+        target = self._balancer.pick()
+        while True:
+            connection = self.pool.take(target)
+            reused = connection is not None
+            try:
+                connection = connection or await self.pool.connect(target)
+                response = await connection.call(
+                    request,
+                    upstream_head(request, self._forwarding, self._host_for(request, target)),
+                    first_byte=self._timeouts.first_byte,
+                    idle=self._timeouts.idle,
+                    deadline=deadline,
+                )
+            except Lost as lost:
+                if reused and lost.unanswered and request.method in IDEMPOTENT and request.body.rewind():
+                    continue  # a connection kept alive had gone stale: not this call's failure (RFC 9110 §9.2.2)
+                self._count_failure(target, "lost", lost)
+                raise BadGateway from lost
+            except (TimedOut, TimeoutError) as error:
+                self._count_failure(target, "timeout", error)
+                raise GatewayTimeout from error
+            except (OSError, Malformed) as error:
+                self._count_failure(target, "malformed" if isinstance(error, Malformed) else "connect", error)
+                raise BadGateway from error
+            return response
+
+    def start(self) -> None:
+        """Begin to look at deadlines."""
+        self._background.every(SWEEP_SECONDS, self._sweep, f"deadlines of {self.name}")
+
+    def close(self) -> None:
+        """Close idle connections now and the others as their calls end."""
+        self.pool.close()
+
+    def _host_for(self, request: Request, target: Target) -> str:
+        rule = self._options.host
+        if rule == "preserve":
+            return request.host or target.authority
+        return target.authority if rule == "target" else rule
+
+    async def _open(self, target: Target) -> Connection:
+        async with timeout(self._timeouts.connect):
+            _, connection = await get_running_loop().create_connection(
+                lambda: Connection(
+                    target,
+                    max_head=self._options.max_response_head,
+                    background=self._background,
+                    on_idle=self.pool.release,
+                    on_closed=self.pool.discard,
+                ),
+                target.host,
+                target.port,
+            )
+        return connection
+
+    def _sweep(self) -> None:
+        pool = self.pool
+        pool.sweep(get_running_loop().time())
+        idle = pool.idle
+        self._idle.set(idle)
+        self._active.set(len(pool.connections) - idle)
+        self._waiting.set(pool.waiting)
+
+    def _count_failure(self, target: Target, reason: str, error: Exception) -> None:
+        self._failures.labels(self.name, reason).inc()
+        log.warning("upstream %s, target %s: %s", self.name, target.address, str(error) or type(error).__name__)

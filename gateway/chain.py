@@ -1,0 +1,115 @@
+"""Chain: a route's plugins, sorted once into the four tuples that every request walks."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+from gateway.body import BodyTooLarge
+from gateway.clock import uuid_text
+from gateway.exchange import Exchange, Response
+from gateway.plugin import AnyPlugin, Plugin
+from gateway.problem import ContentTooLarge, Problem
+
+log = logging.getLogger(__name__)
+
+Hook: TypeAlias = Callable[..., Any]
+Stop: TypeAlias = tuple[int, Hook, bool]  # place in the chain, the hook, does it await
+Forward: TypeAlias = Callable[[Exchange], Awaitable[Response]]
+
+HOOKS = ("on_request", "on_response", "on_chunk", "on_finish")
+
+
+def overridden_hooks(plugin: type[AnyPlugin]) -> list[str]:
+    """The hooks a plugin class overrides, in the order a request meets them."""
+    return [name for name in HOOKS if getattr(plugin, name) is not getattr(Plugin, name)]
+
+
+def stops(plugins: Sequence[AnyPlugin], name: str, *, may_wait: bool) -> tuple[Stop, ...]:
+    """The plugins that override this hook, in listed order. Raises TypeError for an async hook that may not wait."""
+    found: list[Stop] = []
+    for place, plugin in enumerate(plugins):
+        if name not in overridden_hooks(type(plugin)):
+            continue
+        hook = getattr(plugin, name)
+        waits = inspect.iscoroutinefunction(hook)
+        if waits and not may_wait:
+            raise TypeError(f"{hook.__qualname__} must be a plain def: nothing after the first byte may wait")
+        found.append((place, hook, waits))
+    return tuple(found)
+
+
+def as_problem(error: Exception, exchange: Exchange) -> Problem:
+    """A Problem is an answer; anything else is a bug of ours, logged with its traceback."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, BodyTooLarge):
+        return ContentTooLarge()
+    log.error("request %s: a hook or the upstream call broke", uuid_text(exchange.id), exc_info=error)
+    return Problem()
+
+
+class Chain:
+    """What stands between the client and the upstream on one route. Bound once; holds no state of a request."""
+
+    __slots__ = ("_on_request", "_on_response", "length", "on_chunk", "on_finish", "plugins")
+
+    def __init__(self, plugins: Sequence[AnyPlugin]) -> None:
+        self.plugins = tuple(plugins)
+        self.length = len(plugins)
+        self._on_request = stops(plugins, "on_request", may_wait=True)
+        self._on_response = stops(plugins, "on_response", may_wait=True)[::-1]
+        self.on_chunk = stops(plugins, "on_chunk", may_wait=False)[::-1]
+        self.on_finish = stops(plugins, "on_finish", may_wait=False)[::-1]
+
+    async def respond(self, exchange: Exchange, forward: Forward) -> Response:
+        """Walk in, call the upstream unless a plugin answered, walk back out. Raises nothing but CancelledError."""
+        try:
+            response = None
+            for place, hook, waits in self._on_request:
+                exchange.reached = place
+                response = (await hook(exchange)) if waits else hook(exchange)
+                if response is not None:
+                    break
+            else:
+                exchange.reached = self.length
+                response = await forward(exchange)
+        except Exception as error:  # noqa: BLE001 - the border: what is no Problem becomes one, and is logged
+            response = as_problem(error, exchange).response(uuid_text(exchange.id))
+        for place, hook, waits in self._on_response:
+            if place < exchange.reached:
+                response = await self._pass_back(exchange, response, hook, waits)
+        exchange.response = response
+        return response
+
+    @staticmethod
+    async def _pass_back(exchange: Exchange, response: Response, hook: Hook, waits: bool) -> Response:
+        try:
+            other = (await hook(exchange, response)) if waits else hook(exchange, response)
+        except Exception as error:  # noqa: BLE001 - the border, as above
+            other = as_problem(error, exchange).response(uuid_text(exchange.id))
+        except BaseException:
+            response.close()
+            raise
+        if other is None or other is response:
+            return response
+        response.close()
+        return other  # type: ignore[no-any-return]
+
+    def passes(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
+        """A piece of the body on its way out, through the plugins that stood before the response's maker."""
+        for place, hook, _ in self.on_chunk:
+            if place < exchange.reached:
+                chunk = hook(exchange, chunk, last)
+        return chunk
+
+    def finish(self, exchange: Exchange) -> None:
+        """It is over: sent, refused, broken off or cancelled. Called exactly once."""
+        for place, hook, _ in self.on_finish:
+            if place <= exchange.reached:
+                try:
+                    hook(exchange)
+                except Exception:
+                    log.exception("request %s: %s failed", uuid_text(exchange.id), hook.__qualname__)

@@ -1,0 +1,171 @@
+"""Forwarding: what a proxy takes out of a message and what it puts in (RFC 9110 §7.6, RFC 7239).
+
+Fields of one hop end here. What clients may not claim about themselves (where they come from, who they are) is taken
+out and said again by us. The rules live here once, for both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from itertools import product
+from typing import Final
+
+from gateway.exchange import Request
+from gateway.headers import Headers
+from gateway.http1.grammar import HOP_BY_HOP, valid_host
+
+PSEUDONYM: Final = "tallygate"
+"""How this gateway names itself in Via."""
+VIA: Final = f"Via: 1.1 {PSEUDONYM}".encode()
+_VIA_HTTP10: Final = f"Via: 1.0 {PSEUDONYM}".encode()
+
+CONSUMER_FIELD: Final = "X-Tallygate-Consumer"
+ORGANIZATION_FIELD: Final = "X-Tallygate-Organization"
+
+_FORWARDED: Final = frozenset(
+    {
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+        "x-forwarded-scheme",
+        "x-forwarded-server",
+        "x-forwarded-ssl",
+        "x-real-ip",
+    }
+)
+_IDENTITY: Final = frozenset({CONSUMER_FIELD.lower(), ORGANIZATION_FIELD.lower()})
+# Said anew for the next hop. `Proxy` would become HTTP_PROXY in a CGI environment (httpoxy, CVE-2016-5385).
+_SAID_ANEW: Final = HOP_BY_HOP | _FORWARDED | _IDENTITY | {"proxy", "host", "content-length", "max-forwards"}
+_TRUSTED_BY_UPSTREAMS: Final = _SAID_ANEW | {"x-request-id", "authorization", "cookie", "via", "expect", "traceparent"}
+
+
+def _twins(name: str) -> Iterable[str]:
+    """A name's spellings with underscores: a server that maps both to one variable takes the twin for the real one."""
+    for separators in product("-_", repeat=name.count("-")):
+        if "_" in separators:
+            parts = name.split("-")
+            yield "".join(part + separator for part, separator in zip(parts, (*separators, ""), strict=True))
+
+
+_NEVER_UPSTREAM: Final = _SAID_ANEW | {twin for name in _TRUSTED_BY_UPSTREAMS for twin in _twins(name)}
+_NEVER_UPSTREAM_ONCE_READ: Final = _NEVER_UPSTREAM | {"expect"}
+# Fields that would change how the message around them is read, routed or trusted (RFC 9110 §6.5.1).
+_NEVER_IN_TRAILERS: Final = (
+    _NEVER_UPSTREAM
+    | _TRUSTED_BY_UPSTREAMS
+    | {"age", "cache-control", "content-encoding", "content-range", "content-type", "range", "set-cookie", "vary"}
+)
+
+
+class Forwarding:
+    """Says for each request where it came from, in the words of X-Forwarded-* and Forwarded.
+
+    From a peer that is not a trusted proxy nothing is believed: its claims are replaced by what its socket says.
+    A trusted proxy's claims are kept and continued.
+    """
+
+    def __init__(self, trusted_proxies: Iterable[IPv4Network | IPv6Network] = ()) -> None:
+        self._networks = list(trusted_proxies)
+        self._trusts: dict[str, bool] = {}
+        self._lines: dict[tuple[str, str, str], bytes] = {}
+
+    def trusts(self, address: str) -> bool:
+        """Whether this address belongs to a trusted proxy; False for what is no address at all."""
+        if not self._networks:
+            return False
+        known = self._trusts.get(address)
+        if known is None:
+            try:
+                parsed = ip_address(address)
+            except ValueError:
+                return False
+            known = any(parsed in network for network in self._networks)
+            if len(self._trusts) >= 4096:
+                self._trusts.clear()
+            self._trusts[address] = known
+        return known
+
+    def client_of(self, peer: str, headers: Headers) -> str:
+        """The address the request began at: the last one in X-Forwarded-For that no trusted proxy has."""
+        if not self._networks or not self.trusts(peer):
+            return peer
+        client = peer
+        for claim in reversed(",".join(headers.getall("x-forwarded-for")).split(",")):
+            address = claim.strip()
+            try:
+                ip_address(address)
+            except ValueError:
+                break
+            client = address
+            if not self.trusts(address):
+                break
+        return client
+
+    def lines(self, request: Request) -> bytes:
+        """The header lines that tell an upstream about the client, each ending in CRLF."""
+        if self._networks and self.trusts(request.peer):
+            return self._continued(request)
+        key = (request.peer, request.host, request.scheme)
+        lines = self._lines.get(key)
+        if lines is None:
+            if len(self._lines) >= 4096:
+                self._lines.clear()
+            lines = self._lines[key] = _render(request.peer, request.scheme, request.host, _element(*key))
+        return lines
+
+    def _continued(self, request: Request) -> bytes:
+        headers, peer = request.headers, request.peer
+        addresses = ", ".join([*headers.getall("x-forwarded-for"), peer])
+        scheme = (headers.get("x-forwarded-proto") or "").lower()
+        scheme = scheme if scheme in ("http", "https") else request.scheme
+        host = headers.get("x-forwarded-host") or ""
+        host = host if valid_host(host) else request.host
+        elements = ", ".join([*headers.getall("forwarded"), _element(peer, request.host, request.scheme)])
+        return _render(addresses, scheme, host, elements)
+
+
+def _render(addresses: str, scheme: str, host: str, elements: str) -> bytes:
+    port = host.rpartition(":")[2]
+    port = port if port.isdigit() else ("443" if scheme == "https" else "80")
+    hosts = f"X-Forwarded-Host: {host}\r\n" if host else ""
+    return (
+        f"X-Forwarded-For: {addresses}\r\nX-Forwarded-Proto: {scheme}\r\n{hosts}X-Forwarded-Port: {port}\r\n"
+        f"Forwarded: {elements}\r\n"
+    ).encode("latin-1")
+
+
+def _element(peer: str, host: str, scheme: str) -> str:
+    """One hop in the words of RFC 7239 §4; what is no token is quoted."""
+    node = f'"[{peer}]"' if ":" in peer else peer or "unknown"
+    quoted = host if host.replace(".", "").replace("-", "").isalnum() else f'"{host}"'
+    return f"for={node};host={quoted};proto={scheme}" if host else f"for={node};proto={scheme}"
+
+
+def upstream_head(request: Request, forwarding: Forwarding, host: str) -> bytes:
+    """The head that goes to the target: the client's fields, less those of its hop, and ours after them."""
+    headers, body = request.headers, request.body
+    # An expectation that a plugin has met by reading the body is not passed on.
+    kept = headers.without(_NEVER_UPSTREAM_ONCE_READ if body.complete else _NEVER_UPSTREAM)
+    kept.append(b"")
+    if body.length is None:
+        framing = "Transfer-Encoding: chunked\r\n"
+    elif body.length or "content-length" in headers:
+        framing = f"Content-Length: {body.length}\r\n"
+    else:
+        framing = ""
+    if request.max_forwards is not None:
+        framing += f"Max-Forwards: {request.max_forwards - 1}\r\n"
+    if request.accepts_trailers:
+        framing += "TE: trailers\r\nConnection: TE\r\n"
+    start = f"{request.method} {request.target} HTTP/1.1\r\nHost: {host}\r\n{framing}".encode("latin-1")
+    via = _VIA_HTTP10 if request.http10 else VIA
+    return b"".join([start, b"\r\n".join(kept), forwarding.lines(request), request.identity, via, b"\r\n\r\n"])
+
+
+def passing_trailers(trailers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The trailer fields that may go on, in order."""
+    return [(name, value) for name, value in trailers if name.lower() not in _NEVER_IN_TRAILERS]

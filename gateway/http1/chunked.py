@@ -1,0 +1,71 @@
+"""Chunked: the decoder of chunked bodies (RFC 9112 §7.1), by llhttp through httptools."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from httptools import HttpParserError, HttpRequestParser
+
+from gateway.body import Body
+from gateway.headers import valid_field
+
+MAX_OVERHEAD: Final = 64 * 1024
+"""Bytes of chunk extensions and trailer fields between two pieces of a body."""
+
+
+class BadChunks(Exception):
+    """The body is not in the chunked coding, or wastes too many bytes on it."""
+
+
+class ChunkedDecoder:
+    """Feeds a body with what its chunks contain, and finishes it at the last one.
+
+    `surplus` says that bytes came after the end; whose they are is for the owner to decide.
+    """
+
+    __slots__ = ("_body", "_overhead", "_parser", "_valid", "surplus")
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._overhead = 0
+        self._valid = True
+        self.surplus = False
+        # llhttp reads messages, not bodies: it is told that one begins.
+        self._parser = HttpRequestParser(self)
+        self._parser.feed_data(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    def feed(self, data: bytes) -> None:
+        """Encoded bytes arrived. Raises BadChunks."""
+        self._overhead += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as error:
+            if not self._body.complete:
+                raise BadChunks from error
+            self.surplus = True
+        if not self._body.complete and (self._overhead > MAX_OVERHEAD or not self._valid):
+            raise BadChunks
+
+    # What llhttp calls
+
+    def on_message_begin(self) -> None:
+        if self._body.complete:
+            self.surplus = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._overhead == 0 or self._body.complete:
+            return  # of the head that we wrote ourselves, or of what came after the end
+        field = name.decode("latin-1"), value.decode("latin-1")
+        if valid_field(*field):
+            self._body.trailers.append(field)
+        else:
+            self._valid = False
+
+    def on_body(self, data: bytes) -> None:
+        if not self._body.complete:
+            self._overhead = 1
+            self._body.feed(data)
+
+    def on_message_complete(self) -> None:
+        if not self._body.complete and self._valid:
+            self._body.finish()

@@ -1,0 +1,148 @@
+"""Request reader: a client's bytes become Requests, one at a time, or a Problem. No socket, no clock."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.body import NO_BODY, Body, Source
+from gateway.exchange import Request
+from gateway.headers import Headers, split_lines
+from gateway.http1.chunked import BadChunks, ChunkedDecoder
+from gateway.http1.grammar import (
+    CHUNKED,
+    HOP_BY_HOP,
+    NOTABLE_IN_REQUESTS,
+    REQUEST_HEAD,
+    read_request,
+    refuse_head,
+)
+from gateway.problem import BadRequest
+
+
+class Incoming(NamedTuple):
+    """A request whose head is complete, and what its head says about the connection."""
+
+    request: Request
+    keep_alive: bool
+    expects_continue: bool
+
+
+class RequestReader:
+    """Reads one request after another from one connection.
+
+    After `feed` or `resume` returned a request, its body fills as bytes are fed. Once it is `complete`, further bytes
+    wait in a buffer of `pending` bytes until `resume` asks for the next request. `waiting` says that no request is
+    under way, `reusable` that another may follow.
+    """
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_checked",
+        "_chunks",
+        "_left",
+        "_max_head",
+        "_source",
+        "complete",
+        "reusable",
+        "waiting",
+    )
+
+    def __init__(self, source: Source, max_head: int) -> None:
+        self._source = source
+        self._max_head = max_head
+        self._buffer = b""
+        self._checked = 0
+        self._body: Body = NO_BODY
+        self._chunks: ChunkedDecoder | None = None
+        self._left = 0
+        self.waiting = True
+        self.complete = True
+        self.reusable = True
+
+    @property
+    def pending(self) -> int:
+        """Bytes that arrived and belong to no request yet."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> Incoming | None:
+        """Bytes arrived; a request, if they completed its head. Raises a Problem if the head is not valid.
+
+        A body that is not valid fails, with a BadRequest.
+        """
+        if self.waiting:
+            return self._read_head(self._buffer + data if self._buffer else data)
+        if self.complete:
+            self._buffer += data
+        else:
+            self._read_body(data)
+        return None
+
+    def resume(self) -> Incoming | None:
+        """The request before has been answered: look for the next in what arrived meanwhile."""
+        self.waiting = True
+        return self._read_head(self._buffer) if self._buffer else None
+
+    def _read_head(self, data: bytes) -> Incoming | None:
+        if data[:2] == b"\r\n":
+            data = data[2:]  # an empty line before a request line is passed over (RFC 9112 §2.2)
+        head = REQUEST_HEAD.match(data)
+        if head is None or head.end() > self._max_head:
+            problem = refuse_head(data, self._max_head, self._checked)
+            if problem is not None:
+                raise problem
+            self._buffer = data
+            self._checked = len(data)
+            return None
+        method = head[1].decode("ascii")
+        http10 = head[3] == b"0"
+        lines, noted = split_lines(head[4][:-2], NOTABLE_IN_REQUESTS, HOP_BY_HOP)
+        meaning = read_request(method, head[2].decode("ascii"), http10, noted)
+        if meaning.named:
+            lines = [line for line in lines if line[0] not in meaning.named]
+        length = meaning.length
+        body = NO_BODY if length == 0 else Body(self._source, None if length == CHUNKED else length)
+        request = Request(method, meaning.target, Headers.of_lines(lines), body, meaning.host, http10)
+        request.max_forwards = meaning.max_forwards
+        request.accepts_trailers = meaning.accepts_trailers
+        self.waiting = False
+        self._checked = 0
+        end = head.end()
+        rest = data[end:] if end < len(data) else b""
+        if length == 0:
+            self.complete = True
+            self._buffer = rest
+        else:
+            self._begin_body(body, length, rest)
+        return Incoming(request, meaning.keep_alive, meaning.expects_continue)
+
+    def _begin_body(self, body: Body, length: int, rest: bytes) -> None:
+        self.complete = False
+        self._buffer = b""
+        self._body = body
+        self._left = length
+        self._chunks = ChunkedDecoder(body) if length == CHUNKED else None
+        if rest:
+            self._read_body(rest)
+
+    def _read_body(self, data: bytes) -> None:
+        body, chunks = self._body, self._chunks
+        if chunks is None:
+            if len(data) > self._left:
+                data, self._buffer = data[: self._left], data[self._left :]
+            self._left -= len(data)
+            body.feed(data)
+            if self._left == 0:
+                body.finish()
+        else:
+            try:
+                chunks.feed(data)
+            except BadChunks:
+                self.reusable = False
+                body.fail(BadRequest("The request's body is not valid."))
+            if chunks.surplus:
+                self.reusable = False  # bytes right behind a chunked body would escape the gate
+        if body.complete:
+            self.complete = True
+            self._body = NO_BODY
+            self._chunks = None

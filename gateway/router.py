@@ -1,0 +1,200 @@
+"""Router: finds the most specific route for a request; compiled once, then only dictionary look-ups per path segment.
+
+Specific means, in this order: an exact host before a `*.` host before any host; segment by segment an exact segment
+before a `{name}` before `/*`; more header conditions before fewer; a list of methods before any method; and at last
+the order in the file. Paths are compared as RFC 3986 §6.2.2 normalizes them, so that `/open/../books` is `/books`
+here as it may be at the upstream; what goes upstream stays byte for byte what came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from gateway.exchange import Request
+from gateway.problem import BadRequest, MethodNotAllowed, NoRoute
+from gateway.route import Route
+
+_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+class Match(NamedTuple):
+    """The route that takes a request, and what the `{name}` segments of its path stood for."""
+
+    route: Route
+    parameters: dict[str, str]
+
+
+class _Node:
+    """One place in the tree of path segments."""
+
+    __slots__ = ("below", "children", "here", "parameter")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node] = {}
+        self.parameter: _Node | None = None
+        self.here: list[Route] = []
+        self.below: list[Route] = []
+
+
+class Router:
+    """All routes, by host and path."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[str, _Node] = {}
+        self._suffix: dict[str, _Node] = {}
+        self._any = _Node()
+        for place, route in enumerate(routes):
+            route.place = place
+            self._insert(self._tree_for(route.match.host), route)
+        for tree in (*self._exact.values(), *self._suffix.values(), self._any):
+            _sort(tree)
+
+    def find(self, request: Request) -> Match:
+        """The route for a request. Raises NoRoute, MethodNotAllowed (with Allow), or BadRequest for a path no
+        two servers would read alike."""
+        segments = path_segments(request.path)
+        allowed: set[str] = set()
+        for tree in self._trees(request.host):
+            for candidates, values in _walk(tree, segments, 0, ()):
+                for route in candidates:
+                    if route.header_conditions and not route.headers_hold(request.headers):
+                        continue
+                    if route.methods is None or request.method in route.methods:
+                        return Match(route, _parameters(route, values) if values else {})
+                    allowed |= route.methods
+        if allowed:
+            raise MethodNotAllowed(headers={"allow": ", ".join(sorted(allowed))})
+        raise NoRoute
+
+    def _tree_for(self, host: str | None) -> _Node:
+        if host is None:
+            return self._any
+        if host.startswith("*."):
+            return self._suffix.setdefault(host[1:].lower(), _Node())
+        return self._exact.setdefault(host.lower(), _Node())
+
+    def _trees(self, authority: str) -> Iterator[_Node]:
+        if self._exact or self._suffix:
+            host = _host_name(authority)
+            if (tree := self._exact.get(host)) is not None:
+                yield tree
+            if self._suffix:
+                dot = host.find(".")
+                while dot >= 0:
+                    if (tree := self._suffix.get(host[dot:])) is not None:
+                        yield tree
+                    dot = host.find(".", dot + 1)
+        yield self._any
+
+    @staticmethod
+    def _insert(tree: _Node, route: Route) -> None:
+        segments, below = path_pattern(route.match.path)
+        node = tree
+        for segment in segments:
+            if segment[:1] == "{":
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+                route.parameter_names.append(segment[1:-1])
+            else:
+                node = node.children.setdefault(segment, _Node())
+        (node.below if below else node.here).append(route)
+
+
+def path_pattern(pattern: str) -> tuple[list[str], bool]:
+    """A route's path as normalized segments and whether it goes on below (`/*`). Raises ValueError."""
+    if not pattern.startswith("/"):
+        raise ValueError("a path begins with /")
+    below = pattern.endswith("/*")
+    segments = (pattern[:-2] if below else pattern)[1:].split("/") if pattern != "/*" else []
+    names: set[str] = set()
+    for segment in segments:
+        if "*" in segment:
+            raise ValueError("* stands only at the end, as /*")
+        if "{" in segment or "}" in segment:
+            if not re.fullmatch(r"\{[a-z_][a-z0-9_]*\}", segment):
+                raise ValueError(f"a parameter is a whole segment such as {{name}}, not {segment!r}")
+            if segment in names:
+                raise ValueError(f"{segment} occurs twice")
+            names.add(segment)
+        elif segment in (".", "..") or not re.fullmatch(r"[!-\[\]-~]*", segment) or {"?", "#"} & set(segment):
+            raise ValueError(f"{segment!r} cannot be part of a path")
+    return [segment if segment[:1] == "{" else _normalized(segment) for segment in segments], below
+
+
+def path_segments(path: str) -> list[str]:
+    """A path's segments with unreserved escapes undone and dot segments resolved (RFC 3986 §6.2.2.2, §5.2.4).
+
+    Raises BadRequest for a broken escape, a NUL, or a path that climbs above its root.
+    """
+    segments = path[1:].split("/")
+    if "%" in path:
+        if _BAD_ESCAPE.search(path):
+            raise BadRequest("The path contains an escape that is not valid.")
+        segments = [_normalized(segment) for segment in segments]
+    if "." in segments or ".." in segments:
+        return _without_dots(segments)
+    return segments
+
+
+def _normalized(segment: str) -> str:
+    def undo(match: re.Match[str]) -> str:
+        character = chr(int(match[1], 16))
+        return character if character in _UNRESERVED else match[0].upper()
+
+    return _ESCAPE.sub(undo, segment)
+
+
+def _without_dots(segments: list[str]) -> list[str]:
+    resolved: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            if not resolved:
+                raise BadRequest("The path climbs above its root.")
+            resolved.pop()
+        elif segment != ".":
+            resolved.append(segment)
+    if segments[-1] in (".", ".."):
+        resolved.append("")
+    return resolved
+
+
+def _walk(
+    node: _Node, segments: Sequence[str], depth: int, values: tuple[str, ...]
+) -> Iterator[tuple[list[Route], tuple[str, ...]]]:
+    """Every list of routes whose path matches, most specific first."""
+    if depth == len(segments):
+        if node.here:
+            yield node.here, values
+    else:
+        segment = segments[depth]
+        child = node.children.get(segment)
+        if child is not None:
+            yield from _walk(child, segments, depth + 1, values)
+        if node.parameter is not None and segment:
+            yield from _walk(node.parameter, segments, depth + 1, (*values, segment))
+    if node.below:
+        yield node.below, values
+
+
+def _parameters(route: Route, values: tuple[str, ...]) -> dict[str, str]:
+    return {name: unquote(value) for name, value in zip(route.parameter_names, values, strict=False)}
+
+
+def _host_name(authority: str) -> str:
+    """The host of `host:port`, in lower case and without a final dot."""
+    host = authority if authority.endswith("]") else authority.rpartition(":")[0] or authority
+    return host.lower().rstrip(".") if not host.startswith("[") else host.lower()
+
+
+def _sort(node: _Node) -> None:
+    for routes in (node.here, node.below):
+        routes.sort(key=lambda route: (-len(route.header_conditions), route.methods is None, route.place))
+    for child in node.children.values():
+        _sort(child)
+    if node.parameter is not None:
+        _sort(node.parameter)

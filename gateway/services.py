@@ -1,0 +1,27 @@
+"""Services: what a plugin may use, handed to it when it is made; nothing is reached for through a global."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gateway.background import Background
+from gateway.clock import Clock
+from gateway.consumers import Consumers
+from gateway.exchange import Request, Response
+from gateway.log import LineSink
+from gateway.metering.journal import Journal
+from gateway.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`forward(request, upstream)` makes an upstream call outside the chain; `access_log` takes one dict per line."""
+
+    clock: Clock
+    metrics: Metrics
+    background: Background
+    consumers: Consumers
+    journal: Journal
+    access_log: LineSink
+    forward: Callable[[Request, str], Awaitable[Response]]

@@ -1,0 +1,21 @@
+"""Balancer: which target takes the next call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.upstream.target import Target
+
+
+class RoundRobin:
+    """One target after the other."""
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = targets
+        self._next = 0
+
+    def pick(self) -> Target:
+        """The target for the next attempt."""
+        target = self._targets[self._next]
+        self._next = (self._next + 1) % len(self._targets)
+        return target

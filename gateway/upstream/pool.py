@@ -1,0 +1,165 @@
+"""Pool: the connections of one process to one upstream, and the bounded queue of calls that wait for one.
+
+All state changes are in plain functions that do no I/O; the coroutine around them opens connections.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError, Future, get_running_loop, timeout_at
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from gateway.problem import Overloaded
+from gateway.upstream.connection import Connection
+from gateway.upstream.target import Target
+
+
+class Pool:
+    """At most `limit` connections to all targets together, and at most `max_waiting` calls in the queue for one.
+
+    `repr(pool)` says how it is doing: `Pool(2 active, 1 idle, 0 waiting)`.
+    """
+
+    def __init__(
+        self,
+        open_connection: Callable[[Target], Awaitable[Connection]],
+        *,
+        limit: int,
+        max_waiting: int,
+        wait_timeout: float,
+        keepalive_timeout: float,
+    ) -> None:
+        self._open = open_connection
+        self._limit = limit
+        self._max_waiting = max_waiting
+        self._wait_timeout = wait_timeout
+        self._keepalive_timeout = keepalive_timeout
+        self._idle: dict[Target, list[Connection]] = {}
+        self._waiters: deque[Future[None]] = deque()
+        self._promised = 0  # places given to calls that waited and have not yet come to take them
+        self._closed = False
+        self.connections: set[Connection] = set()
+        self._opening = 0
+
+    def __repr__(self) -> str:
+        idle = self.idle
+        return f"Pool({len(self.connections) - idle} active, {idle} idle, {len(self._waiters)} waiting)"
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for a call."""
+        return sum(map(len, self._idle.values()))
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a connection."""
+        return len(self._waiters)
+
+    def take(self, target: Target) -> Connection | None:
+        """The idle connection to this target that was used last, or None."""
+        idle = self._idle.get(target)
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def connect(self, target: Target) -> Connection:
+        """A new connection to this target, as soon as there is room for one; or an idle one if that comes first.
+
+        Raises Overloaded if the queue is full or takes too long, and OSError or TimeoutError from the opening.
+        """
+        give_up_at = get_running_loop().time() + self._wait_timeout
+        waited = False
+        while (self._waiters and not waited) or not self._has_room():
+            await self._wait(give_up_at)
+            waited = True
+            connection = self.take(target)
+            if connection is not None:
+                return connection
+        self._opening += 1
+        try:
+            connection = await self._open(target)
+        except BaseException:
+            self._opening -= 1
+            self._wake()
+            raise
+        self._opening -= 1
+        self.connections.add(connection)
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """A call ended cleanly; the connection waits for the next one."""
+        if self._closed:
+            connection.abort()
+            return
+        self._idle.setdefault(connection.target, []).append(connection)
+        if self._waiters:
+            self._wake()
+
+    def discard(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        idle = self._idle.get(connection.target)
+        if idle and connection in idle:
+            idle.remove(connection)
+        if self._waiters:
+            self._wake()
+
+    def sweep(self, now: float) -> None:
+        """Fail calls whose deadline has passed and close connections that were idle for too long."""
+        for connection in list(self.connections):
+            connection.expire(now)
+        for idle in self._idle.values():
+            while idle and now - idle[0].idle_since > self._keepalive_timeout:
+                idle.pop(0).abort()
+
+    def close(self) -> None:
+        """Close idle connections now and the others as their calls end."""
+        self._closed = True
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().abort()
+
+    def _has_room(self) -> bool:
+        """Whether another connection may be opened; an idle one to another target gives up its place if need be."""
+        if len(self.connections) + self._opening + self._promised < self._limit:
+            return True
+        oldest = min((idle[0] for idle in self._idle.values() if idle), key=lambda c: c.idle_since, default=None)
+        if oldest is None:
+            return False
+        self._idle[oldest.target].remove(oldest)
+        self.connections.discard(oldest)
+        oldest.abort()
+        return True
+
+    async def _wait(self, give_up_at: float) -> None:
+        if len(self._waiters) >= self._max_waiting:
+            raise Overloaded("All connections to the upstream are busy.", headers={"retry-after": "1"})
+        place: Future[None] = get_running_loop().create_future()
+        self._waiters.append(place)
+        try:
+            async with timeout_at(give_up_at):
+                await place
+        except TimeoutError:
+            raise Overloaded(
+                "No connection to the upstream became free in time.", headers={"retry-after": "1"}
+            ) from None
+        except CancelledError:
+            if place.done() and not place.cancelled():
+                self._promised -= 1
+                self._wake()
+            raise
+        finally:
+            if place in self._waiters:
+                self._waiters.remove(place)
+        self._promised -= 1
+
+    def _wake(self) -> None:
+        """Give a free place to the call that has waited longest."""
+        while self._waiters and (self.idle or len(self.connections) + self._opening + self._promised < self._limit):
+            place = self._waiters.popleft()
+            if not place.done():
+                self._promised += 1
+                place.set_result(None)
+                return
