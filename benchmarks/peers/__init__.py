@@ -16,7 +16,7 @@ HERE: Final = Path(__file__).parent
 
 def fill(template: str, values: dict[str, str]) -> str:
     """Put values in the place of `${NAME}`. nginx's own `$name` stays. Raises KeyError for a name without a value."""
-    return re.sub(r"\$\{([A-Z_]+)\}", lambda match: values[match[1]], template)
+    return re.sub(r"\$\{([A-Z][A-Z0-9_]*)\}", lambda match: values[match[1]], template)
 
 
 def start_nginx(programs: Programs, name: str, cores: frozenset[int], port: int, **values: str) -> int:

@@ -107,7 +107,7 @@ def test_budgets_hold_or_are_named():
 
 
 def test_templates_keep_what_is_nginx_s_own():
-    assert fill("listen ${PORT}; set $http_host;", {"PORT": "80"}) == "listen 80; set $http_host;"
+    assert fill("listen ${PORT_2}; set $http_host;", {"PORT_2": "80"}) == "listen 80; set $http_host;"
     with pytest.raises(KeyError):
         fill("${UNKNOWN}", {})
 
