@@ -5,16 +5,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from datetime import date
 from pathlib import Path
+from typing import Any, Final, TypeVar
 
-from gateway import __version__, keys, reference
+import uvloop
+
+from gateway import __version__, keys, log, reference
+from gateway.background import Background
+from gateway.billing import report, worker
+from gateway.billing.database import DatabaseUnavailable
+from gateway.billing.migration import MigrationRefused, migrate
+from gateway.billing.reconcile import reconcile
 from gateway.chain import overridden_hooks
+from gateway.clock import Clock
 from gateway.config import ConfigError, GatewayConfig, load
+from gateway.metering.directory import JournalUnusable
+from gateway.metrics import Metrics
+from gateway.processes import StartFailed, run_edge
 from gateway.route import MatchOptions
+from gateway.stores.address import postgres_url
+from gateway.stores.store import StoreUnavailable
+from gateway.up import run_up
+from gateway.vitals import watch
+
+T = TypeVar("T")
+
+_CANNOT: Final = (StartFailed, StoreUnavailable, DatabaseUnavailable, MigrationRefused, JournalUnusable)
+"""What the outside world may have against a command; each says why in one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    except _CANNOT as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader has seen enough; keep the interpreter's last flush from saying so
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -35,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="tallygate", description="The API gateway that bills.")
     commands = parser.add_subparsers(metavar="command", required=True)
+    _add_services(commands)
+    _add_books(commands)
 
     check = commands.add_parser("check", help="check the configuration and show what it does")
     _takes_config(check)
@@ -54,6 +85,41 @@ def _parser() -> ArgumentParser:
 
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return parser
+
+
+def _add_services(commands: Any) -> None:
+    up = commands.add_parser("up", help="run everything on this machine: stores, workers and the gateway")
+    _takes_config(up)
+    up.add_argument("--demo", action="store_true", help="and a demo upstream in place of the upstream `demo`")
+    up.add_argument("--forgetful", action="store_true", help="the embedded Valkey keeps nothing on disk")
+    up.set_defaults(run=_up)
+
+    edge = commands.add_parser("edge", help="run the gateway: a supervisor and its edge processes")
+    _takes_config(edge)
+    edge.set_defaults(run=_edge)
+
+    work = commands.add_parser("worker", help="run a billing worker")
+    _takes_config(work)
+    work.add_argument("--metrics", type=Path, help="the file it counts in; its supervisor shows what is there")
+    work.set_defaults(run=_worker)
+
+
+def _add_books(commands: Any) -> None:
+    schema = commands.add_parser("migrate", help="bring the schema of PostgreSQL up to date")
+    _takes_config(schema)
+    schema.set_defaults(run=_migrate)
+
+    usage = commands.add_parser("usage", help="print what an organization has used")
+    _takes_config(usage)
+    usage.add_argument("organization")
+    usage.add_argument("--by", choices=["day", "route", "key"], default="day", help="what a line stands for")
+    usage.add_argument("--from", dest="first", type=date.fromisoformat, help="the first UTC day, such as 2026-01-31")
+    usage.add_argument("--to", dest="last", type=date.fromisoformat, help="the last UTC day")
+    usage.set_defaults(run=_usage)
+
+    books = commands.add_parser("reconcile", help="compare journal, streams and books; exit 1 if there is a gap")
+    _takes_config(books)
+    books.set_defaults(run=_reconcile)
 
 
 def _takes_config(parser: ArgumentParser) -> None:
@@ -123,3 +189,82 @@ def _reference(options: Namespace) -> int:
 def _version(_: Namespace) -> int:
     print(f"tallygate {__version__}")
     return 0
+
+
+def _up(options: Namespace) -> int:
+    config = load(options.config, os.environ)
+    handler = log.configure()
+    work = run_up(
+        config, options.config, demo=options.demo, migrate=migrate, announce=_say, persistent=not options.forgetful
+    )
+    try:
+        _run(work)
+    finally:
+        handler.close()
+    return 0
+
+
+def _edge(options: Namespace) -> int:
+    config = load(options.config, os.environ)
+    handler = log.configure()
+    try:
+        _run(run_edge(config, options.config))
+    finally:
+        handler.close()
+    return 0
+
+
+def _worker(options: Namespace) -> int:
+    config = load(options.config, os.environ)
+    handler = log.configure(process="worker")
+    try:
+        _run(_work(config, options.metrics))
+    finally:
+        handler.close()
+    return 0
+
+
+async def _work(config: GatewayConfig, cells: Path | None) -> None:
+    """A worker until SIGTERM or Ctrl-C; it finishes the batch in hand."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    metrics = Metrics(cells)
+    background = Background()
+    watch(background, metrics)
+    try:
+        await worker.run(config, metrics, stop)
+    finally:
+        await background.stop()
+
+
+def _migrate(options: Namespace) -> int:
+    names = _run(migrate(postgres_url(load(options.config, os.environ).stores)))
+    for name in names:
+        print(f"applied {name}")
+    if not names:
+        print("the schema is up to date")
+    return 0
+
+
+def _usage(options: Namespace) -> int:
+    config = load(options.config, os.environ)
+    for line in _run(report.usage(config, options.organization, options.by, options.first, options.last)):
+        print(line)
+    return 0
+
+
+def _reconcile(options: Namespace) -> int:
+    findings = _run(reconcile(load(options.config, os.environ), Clock()))
+    for line in findings.lines():
+        print(line)
+    return 1 if findings.gaps else 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
