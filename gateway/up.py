@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -43,11 +43,13 @@ class Stack:
         demo: bool,
         migrate: Callable[[str], Awaitable[object]],
         persistent: bool = True,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         """`migrate` brings the database at a URL up to date. Without `persistent`, Valkey keeps nothing on disk."""
         self._config = config
         self._path = path
         self._migrate = migrate
+        self._program = program
         self._run = run
         stores = config.stores
         directory = Path(stores.directory)
@@ -56,7 +58,7 @@ class Stack:
         self._demo = _demo(config) if demo else None
         self._workers = [self._worker(number) for number in range(config.billing.workers)]
         self._companions = [*([self._demo] if self._demo is not None else []), *self._workers]
-        self.supervisor = Supervisor(config, path, run, companions=self._companions)
+        self.supervisor = Supervisor(config, path, run, companions=self._companions, program=program)
         self._closing = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
@@ -123,7 +125,7 @@ class Stack:
 
     def _worker(self, number: int) -> Child:
         name = f"worker-{number}"
-        command = [*PROGRAM, "worker", "--config", str(self._path), "--metrics", str(self._run.cells(name))]
+        command = [*self._program, "worker", "--config", str(self._path), "--metrics", str(self._run.cells(name))]
         return Child(name, lambda: Launch(command, dies_with_us=signal.SIGTERM))
 
 
@@ -135,10 +137,11 @@ async def run_up(
     migrate: Callable[[str], Awaitable[object]],
     announce: Callable[[str], None],
     persistent: bool = True,
+    program: Sequence[str] = PROGRAM,
 ) -> None:
     """`tallygate up`: runs everything until SIGTERM or Ctrl-C; `announce` is told when it runs. Raises StartFailed."""
     with run_directory() as run:
-        stack = Stack(config, path, run, demo=demo, migrate=migrate, persistent=persistent)
+        stack = Stack(config, path, run, demo=demo, migrate=migrate, persistent=persistent, program=program)
         async with Interruption() as interruption:
             if await interruption.unless_asked(stack.start()):
                 announce(stack.description())

@@ -1,4 +1,4 @@
-"""A program that keeps the supervisor's side of the bargain in few lines: what `edge-process` must do, and no more.
+"""A program that does what a supervisor expects of an `edge-process` (and of a `worker`: to run), and no more.
 
 It answers every request with its slot and pid, after as many seconds as the path says; counts them in its cells; and
 fails, dies or is deaf where the environment says so.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from argparse import ArgumentParser, Namespace
@@ -62,10 +63,13 @@ async def main(options: Namespace) -> int:
 
 if __name__ == "__main__":
     parser = ArgumentParser()
-    parser.add_argument("verb", choices=["edge-process"])
+    parser.add_argument("verb", choices=["edge-process", "worker"])
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--metrics", type=Path, required=True)
+    if sys.argv[1] == "worker":
+        parser.parse_args()
+        signal.pause()
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--listen-fds", required=True)
-    parser.add_argument("--metrics", type=Path, required=True)
     sys.exit(asyncio.run(main(parser.parse_args())))
