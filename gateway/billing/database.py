@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from asyncio import timeout
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import resources
 from typing import Any, Final, TypeAlias
 
@@ -103,6 +103,12 @@ def parse_queries(text: str) -> dict[str, str]:
 QUERIES: Final = parse_queries(resources.files(__package__).joinpath("queries.sql").read_text("utf-8"))
 
 
+def _drop(connection: asyncpg.Connection) -> None:
+    """Closes it without a word: a reply may still be on its way, and nobody may get this connection after us."""
+    with suppress(asyncpg.InterfaceError):  # it was closed by the server, and the pool has noticed
+        connection.terminate()
+
+
 class Connection:
     """A connection that knows the queries by name. Each call raises DatabaseUnavailable, Retry or Unacceptable."""
 
@@ -187,7 +193,7 @@ class Database:
         try:
             yield Connection(raw)
         except DatabaseUnavailable:
-            raw.terminate()  # a reply may still be on its way: nobody may get this connection after us
+            _drop(raw)
             raise
         finally:
             with _door():
@@ -205,5 +211,5 @@ class Database:
                     try:
                         yield session
                     except DatabaseUnavailable:
-                        session.raw.terminate()  # it would not answer ROLLBACK either
+                        _drop(session.raw)  # it would not answer ROLLBACK either
                         raise
