@@ -30,7 +30,7 @@ def new_key(mode: Mode) -> str:
 
 
 def looks_valid(key: str) -> bool:
-    """Whether the form and the checksum are right. Says nothing about who may use the key. Costs under 1 µs."""
+    """Whether the form and the checksum are right. Says nothing about who may use the key."""
     if len(key) != _LENGTH or not key.isascii() or not key.startswith(_PREFIXES):
         return False
     return key[_BODY:] == _checksum(key[:_BODY])

@@ -1,4 +1,4 @@
-"""Keys: their form, their checksum, and that a look at one costs next to nothing."""
+"""Keys: their form, their checksum, and the digest they are known by."""
 
 from __future__ import annotations
 
