@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from asyncio import gather
+import gc
+from asyncio import gather, get_running_loop
 from collections.abc import Iterable
+from pathlib import Path
 from socket import socket
+from typing import Final
 
 from gateway.background import Background
 from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.config import GatewayConfig
 from gateway.consumers import Consumers
+from gateway.control_pipe import ControlPipe, Drain, Failed, Ready
 from gateway.delivery import Delivery
 from gateway.exchange import Request, Response
 from gateway.forwarding import Forwarding
 from gateway.listener import Listener
 from gateway.log import LineSink
+from gateway.metering.directory import JournalUnusable
 from gateway.metering.usage import Usage
 from gateway.metrics import Metrics
 from gateway.plugin import AnyPlugin
@@ -24,10 +28,16 @@ from gateway.plugin_loader import PluginSpec
 from gateway.route import Route, Unmatched
 from gateway.router import Router
 from gateway.services import Services
+from gateway.stores.address import redis_url
+from gateway.stores.redis import Redis
 from gateway.traffic import Traffic
 from gateway.upstream.upstream import Upstream
+from gateway.vitals import watch
 
-log = logging.getLogger(__name__)
+_FLUSH_SECONDS: Final = 2.0
+"""What is kept of the time to drain for sending the last usage."""
+_COLLECT: Final = (50_000, 20, 100)
+"""Allocations between garbage collections, in three generations: requests leave no cycles behind."""
 
 
 class Edge:
@@ -95,3 +105,52 @@ class Edge:
 
     async def _forward(self, request: Request, upstream: str) -> Response:
         return await self._upstreams[upstream].call(request)
+
+
+async def serve(
+    config: GatewayConfig,
+    usage: Usage,
+    access_log: LineSink,
+    sockets: Iterable[socket],
+    pipe: ControlPipe,
+    metrics: Metrics,
+) -> None:
+    """Serve until the supervisor says drain, or is gone; then finish what is in flight and hand over the journal."""
+    edge = Edge(config, usage, access_log, metrics=metrics, clock=Clock())
+    vitals = Background()
+    watch(vitals, metrics)
+    await usage.start()
+    await edge.start(sockets)
+    # What was made so far lives as long as the process: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
+    pipe.say(Ready())
+    message = await pipe.hear()
+    deadline = message.deadline if isinstance(message, Drain) else config.drain_timeout
+    give_up_at = get_running_loop().time() + deadline
+    await edge.stop(max(0.0, deadline - _FLUSH_SECONDS))
+    await usage.stop(max(_FLUSH_SECONDS, give_up_at - get_running_loop().time()))
+    await vitals.stop()
+
+
+async def run(
+    config: GatewayConfig, *, sockets: Iterable[socket], control: int, metrics_path: Path | None, log_to: int
+) -> int:
+    """The body of an edge process: `control` is the descriptor of its pipe, `log_to` that of the access log."""
+    metrics = Metrics(metrics_path)
+    dropped = metrics.counter("tallygate_access_log_dropped_total", "Access log lines that nobody took.")
+    pipe = await ControlPipe.of(control)
+    redis = Redis(redis_url(config.stores))
+    access_log = LineSink(log_to, dropped=dropped.inc)
+    try:
+        usage = Usage(config.usage, redis=redis, clock=Clock(), metrics=metrics)
+        await serve(config, usage, access_log, sockets, pipe, metrics)
+    except JournalUnusable as error:
+        pipe.say(Failed(str(error)))
+        return 1
+    finally:
+        access_log.close()
+        await redis.close()
+        await pipe.close()
+    return 0

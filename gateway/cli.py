@@ -13,11 +13,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Coroutine, Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from socket import socket
 from typing import Any, Final, TypeVar
 
 import uvloop
 
-from gateway import __version__, keys, log, reference
+from gateway import __version__, app, keys, log, reference
 from gateway.background import Background
 from gateway.billing import report, worker
 from gateway.billing.database import DatabaseUnavailable
@@ -97,6 +98,14 @@ def _add_services(commands: Any) -> None:
     edge = commands.add_parser("edge", help="run the gateway: a supervisor and its edge processes")
     _takes_config(edge)
     edge.set_defaults(run=_edge)
+
+    process = commands.add_parser("edge-process", help="one process of the gateway; its supervisor starts it")
+    _takes_config(process)
+    process.add_argument("--slot", required=True, help="its place among the edge processes")
+    process.add_argument("--control-fd", type=int, required=True, help="its end of the pipe to the supervisor")
+    process.add_argument("--listen-fds", required=True, help="its listening sockets, in the order of `listeners`")
+    process.add_argument("--metrics", type=Path, help="the file it counts in; its supervisor shows what is there")
+    process.set_defaults(run=_edge_process)
 
     work = commands.add_parser("worker", help="run a billing worker")
     _takes_config(work)
@@ -212,6 +221,26 @@ def _edge(options: Namespace) -> int:
     finally:
         handler.close()
     return 0
+
+
+def _edge_process(options: Namespace) -> int:
+    config = load(options.config, os.environ)
+    handler = log.configure(process=f"edge-{options.slot}")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor hears them, and says what to do through the pipe
+    sockets = [socket(fileno=int(number)) for number in options.listen_fds.split(",")]
+    try:
+        return _run(
+            app.run(
+                config,
+                sockets=sockets,
+                control=options.control_fd,
+                metrics_path=options.metrics,
+                log_to=sys.stdout.fileno(),
+            )
+        )
+    finally:
+        handler.close()
 
 
 def _worker(options: Namespace) -> int:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Annotated, Final, TypeAlias
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from gateway.options import Options
+
+
+CONSUMER_FIELD: Final = "X-Tallygate-Consumer"
+ORGANIZATION_FIELD: Final = "X-Tallygate-Organization"
+"""The header fields that tell an upstream who calls; a client's own are never believed."""
+
+# What goes into a header field and a usage record: visible ASCII, of bounded length.
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,126}[!-~])?$")]
 
 
 class KeyOptions(Options):
     """One key of a consumer. The key itself is never stored, only its hash."""
 
-    id: str
+    id: Name
     """Name of the key in usage records; safe to show."""
     sha256: str
     """SHA-256 of the key in hexadecimal, as `tallygate keys new` prints it."""
@@ -30,25 +38,33 @@ class KeyOptions(Options):
 class ConsumerOptions(Options):
     """A fixed consumer, for running without a control plane."""
 
-    name: str
+    name: Name
     """Who calls; appears in logs."""
-    organization: str
+    organization: Name
     """Who pays; usage is billed to it."""
-    subscription: str = ""
+    subscription: Annotated[str, Field(pattern=r"^[!-~]{0,128}$")] = ""
     """The subscription that usage is booked on."""
     keys: list[KeyOptions] = []
     """The consumer's API keys, hashed."""
 
 
-@dataclass(frozen=True, slots=True)
 class Consumer:
-    """Who calls (`name`), who pays (`organization`), and the key that said so (`key` is its id, never the secret)."""
+    """Who calls (`name`), who pays (`organization`), and the key that said so (`key` is its id, never the secret).
 
-    name: str
-    organization: str
-    subscription: str = ""
-    plan_version: str = ""
-    key: str = ""
+    `identity` is the header lines that tell an upstream who calls.
+    """
+
+    __slots__ = ("identity", "key", "name", "organization", "plan_version", "subscription")
+
+    def __init__(
+        self, name: str, organization: str, subscription: str = "", plan_version: str = "", key: str = ""
+    ) -> None:
+        self.name = name
+        self.organization = organization
+        self.subscription = subscription
+        self.plan_version = plan_version
+        self.key = key
+        self.identity = f"{CONSUMER_FIELD}: {name}\r\n{ORGANIZATION_FIELD}: {organization}\r\n".encode("ascii")
 
 
 class Consumers:

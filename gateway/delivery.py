@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_WITHOUT_BODY: Final = frozenset({204, 304})
 _NOTHING: Final[frozenset[str]] = frozenset()
 _FRAMING: Final = frozenset({"content-length"})
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
@@ -90,7 +91,8 @@ class Delivery:
             if exchange.response is not None:
                 exchange.response.close()
             exchange.finished_at = self._clock.monotonic()
-            chain.finish(exchange)
+            if chain.on_finish:
+                chain.finish(exchange)
             self._traffic.count(exchange)
             client.done()
 
@@ -108,32 +110,30 @@ class Delivery:
         request, body = exchange.request, response.body
         if not request.body.complete:
             client.keep_alive = False  # what is left of the request is not read: there is no next one
-        without_body = request.method == "HEAD" or response.status in (204, 304)
-        if without_body or not isinstance(body, Body):
-            await self._send_whole(
-                exchange, response, client, chain, b"" if isinstance(body, Body) else body, without_body
-            )
-            return
-        try:
-            piece = body.take()
-        except Exception as error:  # noqa: BLE001 - whatever ended the body before a byte of the head was sent
-            log.warning("request %s: upstream %s: %s", uuid_text(exchange.id), exchange.upstream, error)
-            exchange.outcome = "upstream_error"
-            exchange.response = BadGateway().response(uuid_text(exchange.id))
-            await self._send(exchange, exchange.response, client, chain)
-            return
-        if piece is not None and piece[1] and not (body.trailers and request.accepts_trailers):
-            await self._send_whole(exchange, response, client, chain, piece[0], without_body)
+        without_body = request.method == "HEAD" or response.status in _WITHOUT_BODY
+        piece: tuple[bytes, bool] | None
+        if not isinstance(body, Body):
+            piece = body, True
+        elif without_body:
+            piece = b"", True
         else:
-            await self._stream(exchange, response, client, chain, body, piece)
-
-    async def _send_whole(
-        self, exchange: Exchange, response: Response, client: Client, chain: Chain, data: bytes, without_body: bool
-    ) -> None:
-        """Head and body in one write: the usual case."""
+            try:
+                piece = body.take()
+            except Exception as error:  # noqa: BLE001 - whatever ended the body before a byte of the head was sent
+                log.warning("request %s: upstream %s: %s", uuid_text(exchange.id), exchange.upstream, error)
+                exchange.outcome = "upstream_error"
+                exchange.response = BadGateway().response(uuid_text(exchange.id))
+                await self._send(exchange, exchange.response, client, chain)
+                return
+            if piece is None or not piece[1] or (body.trailers and request.accepts_trailers):
+                await self._stream(exchange, response, client, chain, body, piece)
+                return
+        # Head and body in one write: the usual case.
+        data = b"" if without_body else piece[0]
         if client.gone:
             exchange.outcome = "client_gone"
-        data = chain.passes(exchange, data, True)
+        if chain.on_chunk:
+            data = chain.passes(exchange, data, True)
         head = self._head(exchange, response, client, without_body, len(data))
         if exchange.hold_last is not None:
             await exchange.hold_last
@@ -168,7 +168,8 @@ class Delivery:
                 piece = None
                 if client.gone:
                     exchange.outcome = "client_gone"
-                data = chain.passes(exchange, data, last)
+                if chain.on_chunk:
+                    data = chain.passes(exchange, data, last)
                 if exchange.hold_last is not None and (last or exchange.until_close):
                     await exchange.hold_last
                     exchange.hold_last = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 from gateway.body import NO_BODY, Body
 from gateway.headers import Headers
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from gateway.clock import Clock
 
 T = TypeVar("T")
+Outcome: TypeAlias = Literal["ok", "upstream_error", "client_gone"]
 Inform: TypeAlias = Callable[[int, list[tuple[str, str]]], None]
 
 
@@ -26,21 +28,16 @@ class Request:
     response (1xx) to the client, where the client can understand one.
     """
 
-    __slots__ = (
-        "accepts_trailers",
-        "body",
-        "client",
-        "headers",
-        "host",
-        "http10",
-        "identity",
-        "inform",
-        "max_forwards",
-        "method",
-        "peer",
-        "scheme",
-        "target",
-    )
+    # What most requests do not have stands in the class: an instance costs what it differs by.
+    scheme = "http"
+    peer = ""
+    client = ""
+    identity = b""
+    inform: Inform | None = None
+    max_forwards: int | None = None
+    accepts_trailers = False
+    keep_alive = True
+    expects_continue = False
 
     def __init__(
         self, method: str, target: str, headers: Headers, body: Body = NO_BODY, host: str = "", http10: bool = False
@@ -51,13 +48,6 @@ class Request:
         self.body = body
         self.host = host
         self.http10 = http10
-        self.scheme = "http"
-        self.peer = ""
-        self.client = ""
-        self.identity = b""
-        self.inform: Inform | None = None
-        self.max_forwards: int | None = None
-        self.accepts_trailers = False
 
     @property
     def path(self) -> str:
@@ -76,7 +66,7 @@ class Response:
     `reason` is the reason phrase as it came (latin-1), None for the usual one.
     """
 
-    __slots__ = ("body", "headers", "proxied", "reason", "status")
+    proxied = False
 
     def __init__(
         self,
@@ -89,7 +79,6 @@ class Response:
         self.headers = headers if isinstance(headers, Headers) else Headers(headers or {})
         self.body = body
         self.reason = reason
-        self.proxied = False
 
     def close(self) -> None:
         """Nobody will send this response: an unsent body is given up and its upstream connection closed."""
@@ -98,7 +87,7 @@ class Response:
 
 
 class Note(Generic[T]):
-    """A typed key for a plugin's own state on the exchange: `STARTED = Note[float]()`, `exchange[STARTED] = now`."""
+    """A typed key for a plugin's own state on an exchange: `STARTED = Note[float]()`, `exchange[STARTED] = now`."""
 
     __slots__ = ()
 
@@ -106,61 +95,43 @@ class Note(Generic[T]):
 class Exchange:
     """One request on its way through a chain.
 
-    Times are seconds of the monotonic clock, `admitted_at` is microseconds since the epoch; `bytes_in` and `bytes_out`
-    count payload bytes, as received from and handed to the client. `outcome` is `ok`, `upstream_error` or
-    `client_gone`. `hold_last` is a future that the last byte of the response waits for (see `metering/journal.py`).
+    Times are seconds of the monotonic clock; `bytes_in` and `bytes_out` count payload bytes, as received from and
+    handed to the client. `hold_last` is a future that the last byte of the response waits for (see `metering/journal.py`).
     """
 
-    __slots__ = (
-        "_clock",
-        "_id",
-        "_notes",
-        "admitted_at",
-        "answered_by",
-        "bytes_out",
-        "consumer",
-        "finished_at",
-        "hold_last",
-        "on_disconnect",
-        "outcome",
-        "parameters",
-        "reached",
-        "request",
-        "response",
-        "route",
-        "started_at",
-        "status_sent",
-        "until_close",
-        "upstream",
-        "upstream_ended_at",
-        "upstream_headed_at",
-        "upstream_sent_at",
-    )
+    # What most exchanges do not come to have stands in the class: an instance costs what it differs by.
+    _id: bytes | None = None
+    _notes: dict[Note[Any], Any] | None = None
+    route = ""
+    parameters: Mapping[str, str] = MappingProxyType({})
+    consumer: Any = None
+    """A consumers.Consumer once authentication named one."""
+    reached = -1
+    """The last place in the chain that this request entered."""
+    response: Response | None = None
+    upstream = ""
+    upstream_sent_at = 0.0
+    upstream_headed_at = 0.0
+    finished_at = 0.0
+    status_sent = 0
+    """0 until a head was handed to the client."""
+    bytes_out = 0
+    outcome: Outcome = "ok"
+    on_disconnect: Literal["cancel", "drain"] = "cancel"
+    until_close = False
+    """The client learns the end of the body from the end of the connection."""
+    hold_last: Future[None] | None = None
 
     def __init__(self, request: Request, clock: Clock) -> None:
         self._clock = clock
-        self._id: bytes | None = None
-        self._notes: dict[Note[Any], Any] | None = None
         self.request = request
-        self.response: Response | None = None
-        self.route = ""
-        self.parameters: dict[str, str] = {}
-        self.consumer: Any = None  # a consumers.Consumer once authentication named one
-        self.reached = -1  # the last place in the chain this request entered
         self.started_at = clock.monotonic()
-        self.admitted_at = clock.micros()
-        self.finished_at = 0.0
-        self.upstream = ""
-        self.upstream_sent_at = 0.0
-        self.upstream_headed_at = 0.0
-        self.upstream_ended_at = 0.0
-        self.answered_by = ""  # address of the target that answered
-        self.status_sent = 0  # 0 until a head was handed to the client
-        self.bytes_out = 0
-        self.outcome = "ok"
-        self.on_disconnect = "cancel"
-        self.until_close = False  # the client learns the end of the body from the end of the connection
-        self.hold_last: Future[None] | None = None
+        self._admitted = clock.time()
+
+    @property
+    def admitted_at(self) -> int:
+        """When the request was let in, in microseconds since the epoch."""
+        return int(self._admitted * 1_000_000)
 
     @property
     def id(self) -> bytes:

@@ -20,9 +20,6 @@ PSEUDONYM: Final = "tallygate"
 VIA: Final = f"Via: 1.1 {PSEUDONYM}".encode()
 _VIA_HTTP10: Final = f"Via: 1.0 {PSEUDONYM}".encode()
 
-CONSUMER_FIELD: Final = "X-Tallygate-Consumer"
-ORGANIZATION_FIELD: Final = "X-Tallygate-Organization"
-
 _FORWARDED: Final = frozenset(
     {
         "forwarded",
@@ -37,7 +34,7 @@ _FORWARDED: Final = frozenset(
         "x-real-ip",
     }
 )
-_IDENTITY: Final = frozenset({CONSUMER_FIELD.lower(), ORGANIZATION_FIELD.lower()})
+_IDENTITY: Final = frozenset({"x-tallygate-consumer", "x-tallygate-organization"})
 # Said anew for the next hop. `Proxy` would become HTTP_PROXY in a CGI environment (httpoxy, CVE-2016-5385).
 _SAID_ANEW: Final = HOP_BY_HOP | _FORWARDED | _IDENTITY | {"proxy", "host", "content-length", "max-forwards"}
 _TRUSTED_BY_UPSTREAMS: Final = _SAID_ANEW | {"x-request-id", "authorization", "cookie", "via", "expect", "traceparent"}
@@ -59,6 +56,10 @@ _NEVER_IN_TRAILERS: Final = (
     | _TRUSTED_BY_UPSTREAMS
     | {"age", "cache-control", "content-encoding", "content-range", "content-type", "range", "set-cookie", "vary"}
 )
+
+
+# Methods whose requests say so if they have no content (RFC 9110 §8.6).
+_WITH_CONTENT: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Forwarding:
@@ -153,7 +154,7 @@ def upstream_head(request: Request, forwarding: Forwarding, host: str) -> bytes:
     kept.append(b"")
     if body.length is None:
         framing = "Transfer-Encoding: chunked\r\n"
-    elif body.length or "content-length" in headers:
+    elif body.length or request.method in _WITH_CONTENT:
         framing = f"Content-Length: {body.length}\r\n"
     else:
         framing = ""

@@ -33,17 +33,17 @@ _names: Final = _Names()
 
 
 def split_lines(block: bytes, notable: frozenset[str], own: frozenset[str]) -> tuple[list[Line], list[tuple[str, str]]]:
-    """A block of valid field lines, taken apart: the lines, and name and value of those that are `notable`.
+    """A block of valid field lines, each with its CRLF, taken apart; and name and value of those that are `notable`.
 
     Lines whose name is in `own` are meant for the reader alone and left out of the first list.
     """
     lines: list[Line] = []
     noted: list[tuple[str, str]] = []
-    if block:
-        for line in block.split(b"\r\n"):
+    for line in block.split(b"\r\n"):
+        if line:
             name = _names[line[: line.index(b":")]]
             if name in notable:
-                noted.append((name, _value(name, line)))
+                noted.append((name, line[len(name) + 1 :].strip(b" \t").decode("latin-1")))
                 if name in own:
                     continue
             lines.append((name, line))
@@ -76,7 +76,10 @@ class Headers:
 
     def __contains__(self, name: str) -> bool:
         name = name.lower()
-        return any(line[0] == name for line in self.lines)
+        for line in self.lines:  # noqa: SIM110 - half the time of any() over a generator
+            if line[0] == name:
+                return True
+        return False
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)

@@ -15,9 +15,9 @@ from pydantic import Field, field_validator
 
 from gateway.background import Background
 from gateway.clock import Clock
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Request
 from gateway.forwarding import Forwarding
-from gateway.http1.request_reader import Incoming, RequestReader
+from gateway.http1.request_reader import RequestReader
 from gateway.metrics import Metrics
 from gateway.options import Duration, Options, Size
 from gateway.problem import Problem, RequestTimeout
@@ -129,12 +129,12 @@ class ClientConnection(Protocol):
         if self._lingering:
             return
         try:
-            incoming = self._reader.feed(data)
+            request = self._reader.feed(data)
         except Problem as problem:
             self._refuse(problem)
             return
-        if incoming is not None:
-            self._begin(incoming)
+        if request is not None:
+            self._begin(request)
         elif self._reader.pending > self._options.max_head and self._transport is not None and not self._reader.waiting:
             self._transport.pause_reading()  # it pipelines faster than it can be answered
 
@@ -211,15 +211,14 @@ class ClientConnection(Protocol):
 
     # Requests
 
-    def _begin(self, incoming: Incoming) -> None:
-        request = incoming.request
+    def _begin(self, request: Request) -> None:
         listener = self._listener
         request.peer = self.peer
         request.client = listener.forwarding.client_of(self.peer, request.headers)
-        self.keep_alive = incoming.keep_alive
+        self.keep_alive = request.keep_alive
         if not request.http10:
             request.inform = self._inform
-        self._invited = not incoming.expects_continue
+        self._invited = not request.expects_continue
         if not self._reader.complete:
             self._mark_body()
         exchange = self._exchange = Exchange(request, listener.clock)
@@ -230,12 +229,12 @@ class ClientConnection(Protocol):
             transport.resume_reading()
         self.deadline = self._loop.time() + self._options.head_timeout
         try:
-            incoming = self._reader.resume()
+            request = self._reader.resume()
         except Problem as problem:
             self._refuse(problem)
             return
-        if incoming is not None:
-            self._begin(incoming)
+        if request is not None:
+            self._begin(request)
 
     def _inform(self, status: int, fields: list[tuple[str, str]]) -> None:
         if self.gone:

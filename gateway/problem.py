@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 import msgspec
+
 from gateway.exchange import Response
 from gateway.headers import Headers
 

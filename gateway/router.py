@@ -9,8 +9,9 @@ here as it may be at the upstream; what goes upstream stays byte for byte what c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 from urllib.parse import unquote
 
 from gateway.exchange import Request
@@ -19,14 +20,8 @@ from gateway.route import Route
 
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
+_NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-
-
-class Match(NamedTuple):
-    """The route that takes a request, and what the `{name}` segments of its path stood for."""
-
-    route: Route
-    parameters: dict[str, str]
 
 
 class _Node:
@@ -54,19 +49,22 @@ class Router:
         for tree in (*self._exact.values(), *self._suffix.values(), self._any):
             _sort(tree)
 
-    def find(self, request: Request) -> Match:
-        """The route for a request. Raises NoRoute, MethodNotAllowed (with Allow), or BadRequest for a path no
-        two servers would read alike."""
-        segments = path_segments(request.path)
+    def find(self, request: Request) -> tuple[Route, Mapping[str, str]]:
+        """The route for a request, and what the `{name}` segments of its path stood for.
+
+        Raises NoRoute, MethodNotAllowed (with Allow), or BadRequest for a path no two servers would read alike.
+        """
+        segments = path_segments(request.target)
         allowed: set[str] = set()
-        for tree in self._trees(request.host):
-            for candidates, values in _walk(tree, segments, 0, ()):
-                for route in candidates:
-                    if route.header_conditions and not route.headers_hold(request.headers):
-                        continue
-                    if route.methods is None or request.method in route.methods:
-                        return Match(route, _parameters(route, values) if values else {})
-                    allowed |= route.methods
+        if self._exact or self._suffix:
+            for tree in self._trees(request.host):
+                found = _search(tree, segments, 0, (), request, allowed)
+                if found is not None:
+                    return found
+        else:
+            found = _search(self._any, segments, 0, (), request, allowed)
+            if found is not None:
+                return found
         if allowed:
             raise MethodNotAllowed(headers={"allow": ", ".join(sorted(allowed))})
         raise NoRoute
@@ -79,16 +77,15 @@ class Router:
         return self._exact.setdefault(host.lower(), _Node())
 
     def _trees(self, authority: str) -> Iterator[_Node]:
-        if self._exact or self._suffix:
-            host = _host_name(authority)
-            if (tree := self._exact.get(host)) is not None:
-                yield tree
-            if self._suffix:
-                dot = host.find(".")
-                while dot >= 0:
-                    if (tree := self._suffix.get(host[dot:])) is not None:
-                        yield tree
-                    dot = host.find(".", dot + 1)
+        host = _host_name(authority)
+        if (tree := self._exact.get(host)) is not None:
+            yield tree
+        if self._suffix:
+            dot = host.find(".")
+            while dot >= 0:
+                if (tree := self._suffix.get(host[dot:])) is not None:
+                    yield tree
+                dot = host.find(".", dot + 1)
         yield self._any
 
     @staticmethod
@@ -126,11 +123,12 @@ def path_pattern(pattern: str) -> tuple[list[str], bool]:
     return [segment if segment[:1] == "{" else _normalized(segment) for segment in segments], below
 
 
-def path_segments(path: str) -> list[str]:
-    """A path's segments with unreserved escapes undone and dot segments resolved (RFC 3986 §6.2.2.2, §5.2.4).
+def path_segments(target: str) -> list[str]:
+    """A target's path in segments, unreserved escapes undone and dot segments resolved (RFC 3986 §6.2.2.2, §5.2.4).
 
     Raises BadRequest for a broken escape, a NUL, or a path that climbs above its root.
     """
+    path = target.partition("?")[0] if "?" in target else target
     segments = path[1:].split("/")
     if "%" in path:
         if _BAD_ESCAPE.search(path):
@@ -163,25 +161,39 @@ def _without_dots(segments: list[str]) -> list[str]:
     return resolved
 
 
-def _walk(
-    node: _Node, segments: Sequence[str], depth: int, values: tuple[str, ...]
-) -> Iterator[tuple[list[Route], tuple[str, ...]]]:
-    """Every list of routes whose path matches, most specific first."""
+def _search(
+    node: _Node, segments: Sequence[str], depth: int, values: tuple[str, ...], request: Request, allowed: set[str]
+) -> tuple[Route, Mapping[str, str]] | None:
+    """The most specific route in this part of the tree; the methods of those that lack only that go to `allowed`."""
+    found = None
     if depth == len(segments):
         if node.here:
-            yield node.here, values
+            found = _choose(node.here, values, request, allowed)
     else:
         segment = segments[depth]
         child = node.children.get(segment)
         if child is not None:
-            yield from _walk(child, segments, depth + 1, values)
-        if node.parameter is not None and segment:
-            yield from _walk(node.parameter, segments, depth + 1, (*values, segment))
-    if node.below:
-        yield node.below, values
+            found = _search(child, segments, depth + 1, values, request, allowed)
+        if found is None and node.parameter is not None and segment:
+            found = _search(node.parameter, segments, depth + 1, (*values, segment), request, allowed)
+    if found is None and node.below:
+        found = _choose(node.below, values, request, allowed)
+    return found
 
 
-def _parameters(route: Route, values: tuple[str, ...]) -> dict[str, str]:
+def _choose(
+    routes: Sequence[Route], values: tuple[str, ...], request: Request, allowed: set[str]
+) -> tuple[Route, Mapping[str, str]] | None:
+    for route in routes:
+        if route.header_conditions and not route.headers_hold(request.headers):
+            continue
+        if route.methods is None or request.method in route.methods:
+            return route, _parameters(route, values) if values else _NO_PARAMETERS
+        allowed |= route.methods
+    return None
+
+
+def _parameters(route: Route, values: tuple[str, ...]) -> Mapping[str, str]:
     return {name: unquote(value) for name, value in zip(route.parameter_names, values, strict=False)}
 
 

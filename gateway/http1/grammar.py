@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Final
 
+from gateway.exchange import Request
 from gateway.problem import (
     BadRequest,
     ExpectationFailed,
@@ -59,6 +61,7 @@ HOP_BY_HOP: Final = frozenset(
 NOTABLE_IN_REQUESTS: Final = HOP_BY_HOP | {"host", "content-length", "expect", "max-forwards"}
 NOTABLE_IN_RESPONSES: Final = HOP_BY_HOP | {"content-length"}
 # Members of Connection that are no field names, and fields that no message can do without.
+_NO_OPTIONS: Final[frozenset[str]] = frozenset()
 _NEVER_NAMED: Final = frozenset(
     {
         "",
@@ -83,22 +86,6 @@ IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE
 
 class Malformed(Exception):
     """An upstream's response is not valid HTTP/1.1; the text is for the log, never for the client."""
-
-
-class RequestHead(NamedTuple):
-    """What a valid head says: the target in the form that goes upstream, the effective host, and the body's framing.
-
-    `length` is the body's size in bytes or CHUNKED. `max_forwards` is None where the request does not limit its hops.
-    """
-
-    target: str
-    host: str
-    length: int
-    keep_alive: bool
-    expects_continue: bool
-    accepts_trailers: bool
-    max_forwards: int | None
-    named: set[str]
 
 
 def refuse_head(head: bytes, max_head: int, checked: int = 0) -> Problem | None:
@@ -134,62 +121,62 @@ def _refuse_request_line(line: bytes) -> Problem | None:
     return None
 
 
-def read_request(method: str, target: str, http10: bool, noted: Iterable[tuple[str, str]]) -> RequestHead:
-    """What a request is for and where its body ends, from its NOTABLE_IN_REQUESTS fields.
+def read_request(request: Request, noted: Iterable[tuple[str, str]]) -> int:
+    """Fill in what a request is for from its NOTABLE_IN_REQUESTS fields; its body's size in bytes, or CHUNKED.
 
     Raises a Problem for whatever two readers could read differently.
     Sources: RFC 9112 §3.2 (target forms, Host), §6.3 (length), §9.3 (persistence); RFC 9110 §7.6.2, §10.1.1.
     """
-    if method == "CONNECT":
-        raise NotImplementedHere("This gateway opens no tunnels.")
-    host = expectation = hops = None
-    lengths: list[str] = []
-    codings: list[str] = []
-    options: set[str] = set()
-    trailers = False
+    host: str | None = None
+    rare: dict[str, list[str]] | None = None
     for name, value in noted:
-        if name == "host":
-            if host is not None or not valid_host(value):
-                raise BadRequest("A request has exactly one valid Host.")
+        if name != "host":
+            rare = {} if rare is None else rare
+            rare.setdefault(name, []).append(value)
+        elif host is not None or not valid_host(value):
+            raise BadRequest("A request has exactly one valid Host.")
+        else:
             host = value
-        elif name == "content-length":
-            lengths.append(value)
-        elif name == "transfer-encoding":
-            codings.append(value)
-        elif name == "connection":
-            options |= options_of(value)
-        elif name == "expect":
-            expectation = value
-        elif name == "te":
-            trailers = trailers or "trailers" in options_of(value)
-        elif name == "max-forwards" and method in ("OPTIONS", "TRACE"):
-            if hops is not None or not _MAX_FORWARDS.fullmatch(value):
-                raise BadRequest("Max-Forwards is not a number.")
-            hops = int(value)
-    if host is None and not http10:
+    if host is None and not request.http10:
         raise BadRequest("A request has exactly one valid Host.")
+    request.host = host or ""
+    target = request.target
     if target[0] != "/":
-        target, host = _other_form(method, target, host or "")
+        request.target, request.host = _other_form(request.method, target, request.host)
     elif "#" in target:
         raise BadRequest("The request target contains a fragment.")
-    length = _request_length(lengths, codings, http10) if lengths or codings else 0
-    if length and method == "TRACE":
+    request.keep_alive = not request.http10
+    return 0 if rare is None else _read_rare(request, rare)
+
+
+def _read_rare(request: Request, fields: dict[str, list[str]]) -> int:
+    """What fields besides Host say about a request."""
+    http10 = request.http10
+    if "connection" in fields:
+        options = frozenset().union(*map(options_of, fields["connection"]))
+        request.keep_alive = "close" not in options and (not http10 or "keep-alive" in options)
+        named = options - _NEVER_NAMED
+        if named:
+            for name in named:
+                del request.headers[name]
+        if "te" in options and not http10:
+            request.accepts_trailers = any("trailers" in options_of(value) for value in fields.get("te", ()))
+    if "expect" in fields and not http10:
+        if len(fields["expect"]) > 1 or fields["expect"][0].lower() != "100-continue":
+            raise ExpectationFailed
+        request.expects_continue = True
+    if "max-forwards" in fields and request.method in ("OPTIONS", "TRACE"):
+        hops = fields["max-forwards"]
+        if len(hops) > 1 or not _MAX_FORWARDS.fullmatch(hops[0]):
+            raise BadRequest("Max-Forwards is not a number.")
+        request.max_forwards = int(hops[0])
+    length = _request_length(fields.get("content-length"), fields.get("transfer-encoding"), http10)
+    if length and request.method == "TRACE":
         raise BadRequest("A TRACE request has no body.")
-    if expectation is not None and not http10 and expectation.lower() != "100-continue":
-        raise ExpectationFailed
-    keep_alive = "close" not in options and (not http10 or "keep-alive" in options)
-    return RequestHead(
-        target,
-        host or "",
-        length,
-        keep_alive,
-        expectation is not None and not http10,
-        trailers and "te" in options and not http10,
-        hops,
-        options - _NEVER_NAMED if options else options,
-    )
+    return length
 
 
+@lru_cache(maxsize=4096)
 def valid_host(host: str) -> bool:
     """Whether this is `host` or `host:port` as RFC 3986 §3.2.2 writes them, with a port that exists."""
     match = _HOST.fullmatch(host)
@@ -213,39 +200,36 @@ def _other_form(method: str, target: str, host: str) -> tuple[str, str]:
     return rest, absolute[2]
 
 
-def _request_length(lengths: list[str], codings: list[str], http10: bool) -> int:
-    if codings:
-        if lengths:
-            raise BadRequest("A request has either Content-Length or Transfer-Encoding.")
-        if http10:
-            raise BadRequest("HTTP/1.0 has no Transfer-Encoding.")
-        if len(codings) > 1 or codings[0].lower() != "chunked":
-            names = [name.strip().lower() for coding in codings for name in coding.split(",")]
-            if names[-1] == "chunked" and names.count("chunked") == 1 and all(map(_CODING.fullmatch, names)):
-                raise NotImplementedHere("The only transfer coding understood here is chunked.")
-            raise BadRequest("Transfer-Encoding is not valid.")
-        return CHUNKED
-    if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
-        raise BadRequest("Content-Length is not a number.")
-    return int(lengths[0])
+def _request_length(lengths: list[str] | None, codings: list[str] | None, http10: bool) -> int:
+    if codings is None:
+        if lengths is None:
+            return 0
+        if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+            raise BadRequest("Content-Length is not a number.")
+        return int(lengths[0])
+    if lengths is not None:
+        raise BadRequest("A request has either Content-Length or Transfer-Encoding.")
+    if http10:
+        raise BadRequest("HTTP/1.0 has no Transfer-Encoding.")
+    if len(codings) > 1 or codings[0].lower() != "chunked":
+        names = [name.strip().lower() for coding in codings for name in coding.split(",")]
+        if names[-1] == "chunked" and names.count("chunked") == 1 and all(map(_CODING.fullmatch, names)):
+            raise NotImplementedHere("The only transfer coding understood here is chunked.")
+        raise BadRequest("Transfer-Encoding is not valid.")
+    return CHUNKED
 
 
-class ResponseHead(NamedTuple):
-    """What a response's head says: bytes of body, CHUNKED or UNTIL_CLOSE, and whether the connection may go on."""
+def read_response(
+    status: int, method: str, http10: bool, noted: Iterable[tuple[str, str]]
+) -> tuple[int, bool, frozenset[str]]:
+    """What a response's NOTABLE_IN_RESPONSES fields say (RFC 9112 §6.3, §9.3).
 
-    length: int
-    keep_alive: bool
-    named: set[str]
-
-
-def read_response(status: int, method: str, http10: bool, noted: Iterable[tuple[str, str]]) -> ResponseHead:
-    """Where a response's body ends (RFC 9112 §6.3), from its NOTABLE_IN_RESPONSES fields.
-
-    Raises Malformed where the framing is in doubt.
+    Returns bytes of body, CHUNKED or UNTIL_CLOSE; whether the connection may go on; and the fields that Connection
+    names. Raises Malformed where the framing is in doubt.
     """
     length: int | None = None
     chunked = False
-    options: set[str] = set()
+    options = _NO_OPTIONS
     for name, value in noted:
         if name == "content-length":
             if length is not None or not _LENGTH.fullmatch(value):
@@ -259,14 +243,16 @@ def read_response(status: int, method: str, http10: bool, noted: Iterable[tuple[
             options |= options_of(value)
     if chunked and length is not None:
         raise Malformed("it has both Content-Length and Transfer-Encoding")
-    keep_alive = "close" not in options and (not http10 or "keep-alive" in options)
+    keep_alive = "keep-alive" in options if http10 else "close" not in options
     if method == "HEAD" or status < 200 or status in (204, 304):
         size = 0
     elif chunked:
         size = CHUNKED
+    elif length is None:
+        size, keep_alive = UNTIL_CLOSE, False
     else:
-        size = UNTIL_CLOSE if length is None else length
-    return ResponseHead(size, keep_alive and size != UNTIL_CLOSE, options - _NEVER_NAMED if options else options)
+        size = length
+    return size, keep_alive, options - _NEVER_NAMED if options else options
 
 
 def refuse_response_head(head: bytes, max_head: int) -> Malformed | None:
@@ -278,9 +264,10 @@ def refuse_response_head(head: bytes, max_head: int) -> Malformed | None:
     return None
 
 
-def options_of(value: str) -> set[str]:
+@lru_cache(maxsize=1024)
+def options_of(value: str) -> frozenset[str]:
     """The members of a list such as Connection's, in lower case and without parameters."""
-    return {option.partition(";")[0].strip().lower() for option in value.split(",")}
+    return frozenset(option.partition(";")[0].strip().lower() for option in value.split(","))
 
 
 def chunk(data: bytes) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from gateway.body import NO_BODY, Body, Source
 from gateway.exchange import Request
 from gateway.headers import Headers, split_lines
@@ -16,15 +14,7 @@ from gateway.http1.grammar import (
     read_request,
     refuse_head,
 )
-from gateway.problem import BadRequest
-
-
-class Incoming(NamedTuple):
-    """A request whose head is complete, and what its head says about the connection."""
-
-    request: Request
-    keep_alive: bool
-    expects_continue: bool
+from gateway.problem import BadRequest, NotImplementedHere
 
 
 class RequestReader:
@@ -65,7 +55,7 @@ class RequestReader:
         """Bytes that arrived and belong to no request yet."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> Incoming | None:
+    def feed(self, data: bytes) -> Request | None:
         """Bytes arrived; a request, if they completed its head. Raises a Problem if the head is not valid.
 
         A body that is not valid fails, with a BadRequest.
@@ -78,12 +68,12 @@ class RequestReader:
             self._read_body(data)
         return None
 
-    def resume(self) -> Incoming | None:
+    def resume(self) -> Request | None:
         """The request before has been answered: look for the next in what arrived meanwhile."""
         self.waiting = True
         return self._read_head(self._buffer) if self._buffer else None
 
-    def _read_head(self, data: bytes) -> Incoming | None:
+    def _read_head(self, data: bytes) -> Request | None:
         if data[:2] == b"\r\n":
             data = data[2:]  # an empty line before a request line is passed over (RFC 9112 §2.2)
         head = REQUEST_HEAD.match(data)
@@ -94,27 +84,23 @@ class RequestReader:
             self._buffer = data
             self._checked = len(data)
             return None
-        method = head[1].decode("ascii")
-        http10 = head[3] == b"0"
-        lines, noted = split_lines(head[4][:-2], NOTABLE_IN_REQUESTS, HOP_BY_HOP)
-        meaning = read_request(method, head[2].decode("ascii"), http10, noted)
-        if meaning.named:
-            lines = [line for line in lines if line[0] not in meaning.named]
-        length = meaning.length
-        body = NO_BODY if length == 0 else Body(self._source, None if length == CHUNKED else length)
-        request = Request(method, meaning.target, Headers.of_lines(lines), body, meaning.host, http10)
-        request.max_forwards = meaning.max_forwards
-        request.accepts_trailers = meaning.accepts_trailers
+        end = head.end()
+        lines, noted = split_lines(head[4], NOTABLE_IN_REQUESTS, HOP_BY_HOP)
+        request = Request(
+            head[1].decode("ascii"), head[2].decode("ascii"), Headers.of_lines(lines), http10=head[3] == b"0"
+        )
+        if request.method == "CONNECT":
+            raise NotImplementedHere("This gateway opens no tunnels.")
+        length = read_request(request, noted)
         self.waiting = False
         self._checked = 0
-        end = head.end()
         rest = data[end:] if end < len(data) else b""
         if length == 0:
-            self.complete = True
             self._buffer = rest
         else:
-            self._begin_body(body, length, rest)
-        return Incoming(request, meaning.keep_alive, meaning.expects_continue)
+            request.body = Body(self._source, None if length == CHUNKED else length)
+            self._begin_body(request.body, length, rest)
+        return request
 
     def _begin_body(self, body: Body, length: int, rest: bytes) -> None:
         self.complete = False

@@ -71,19 +71,24 @@ class ResponseReader:
             data = self._buffer + data
         while (head := RESPONSE_HEAD.match(data)) is not None and head.end() <= self._max_head:
             status = int(head[2])
-            lines, noted = split_lines(head[4][:-2], NOTABLE_IN_RESPONSES, HOP_BY_HOP)
+            lines, noted = split_lines(head[4], NOTABLE_IN_RESPONSES, HOP_BY_HOP)
             http10 = head[1] == b"0"
-            meaning = read_response(status, self._method, http10, noted)
-            if meaning.named:
-                lines = [line for line in lines if line[0] not in meaning.named]
-            headers = Headers.of_lines(lines)
-            data = data[head.end() :]
+            length, keep_alive, named = read_response(status, self._method, http10, noted)
+            if named:
+                lines = [line for line in lines if line[0] not in named]
+            end = head.end()
             if status >= 200:
-                self.reusable = meaning.keep_alive
-                self.response = Response(status, headers, b"", head[3])
-                self._begin_body(self.response, meaning.length, data)
+                self.reusable = keep_alive
+                response = self.response = Response(status, Headers.of_lines(lines), b"", head[3])
+                response.proxied = True
+                if end + length == len(data) and length >= 0:  # the usual case needs no Body: all of it is here
+                    response.body = data[end:]
+                    self.complete = True
+                else:
+                    self._begin_body(response, length, data[end:])
                 return
-            self._keep_interim(status, headers, http10)
+            self._keep_interim(status, Headers.of_lines(lines), http10)
+            data = data[end:]
         self._buffer = data
         refusal = refuse_response_head(data, self._max_head) if data else None
         if refusal is not None:
@@ -103,11 +108,10 @@ class ResponseReader:
             raise Malformed("it sent interim responses without end")
 
     def _begin_body(self, response: Response, length: int, data: bytes) -> None:
-        response.proxied = True
-        if 0 <= length <= len(data):  # the usual case needs no Body: all of it is here
-            response.body = data if length == len(data) else data[:length]
+        if 0 <= length < len(data):
+            response.body = data[:length]
             self.complete = True
-            self.reusable = self.reusable and length == len(data)
+            self.reusable = False
             return
         self._left = length
         body = self._body = response.body = Body(self._source, None if length in (CHUNKED, UNTIL_CLOSE) else length)

@@ -49,7 +49,6 @@ class Connection(Protocol):
         on_closed: Callable[[Connection], None],
     ) -> None:
         self.target = target
-        self.calls = 0
         self.idle_since = 0.0
         self._loop = get_running_loop()
         self._background = background
@@ -70,16 +69,18 @@ class Connection(Protocol):
         """Whether a call may begin."""
         return self._request is None and self._transport is not None and not self._transport.is_closing()
 
-    async def call(self, request: Request, head: bytes, *, first_byte: float, idle: float, deadline: float) -> Response:
-        """Send a request and wait for the head of its response, whose body goes on arriving by itself.
+    def call(
+        self, request: Request, head: bytes, *, first_byte: float, idle: float, deadline: float
+    ) -> Future[Response]:
+        """Send a request; the future brings the head of its response, whose body goes on arriving by itself.
 
-        `first_byte` and `idle` are seconds, `deadline` a time of the loop's clock for the whole call. Raises Lost,
-        TimedOut, Malformed, or what the request's body failed with. If it ends early the connection is closed.
+        `first_byte` and `idle` are seconds, `deadline` a time of the loop's clock for the whole call. The future
+        raises Lost, TimedOut, Malformed, or what the request's body failed with; then the connection is closed.
+        Whoever stops waiting for it calls `give_up`. Raises Lost at once if there is no connection any more.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
             raise Lost("the target closed the connection", unanswered=True)
-        self.calls += 1
         self._request = request
         self._first_byte, self._idle, self._total_deadline = first_byte, idle, deadline
         self._reader.begin(request)
@@ -89,16 +90,17 @@ class Connection(Protocol):
             transport.write(head)
         else:
             self._start_body(transport, head, body)
-        answer = self._answer = self._loop.create_future()
-        try:
-            return await answer
-        except BaseException:
-            if self._answer is answer:
-                self._answer = None
-                self.abort()
-            elif answer.done() and not answer.cancelled() and answer.exception() is None:
-                answer.result().close()  # not abort: the connection may be in another call's hands by now
-            raise
+        answer: Future[Response] = self._loop.create_future()
+        self._answer = answer
+        return answer
+
+    def give_up(self, answer: Future[Response]) -> None:
+        """Nobody waits for this answer any more; what of it arrives, or arrived unseen, is of no use."""
+        if self._answer is answer:
+            self._answer = None
+            self.abort()
+        elif answer.done() and not answer.cancelled() and answer.exception() is None:
+            answer.result().close()  # not abort: the connection may be in another call's hands by now
 
     def abort(self) -> None:
         """Close at once, whatever is on its way."""
@@ -222,16 +224,18 @@ class Connection(Protocol):
         """The response is whole: be idle again if the request is too, else close."""
         if self._pump is not None:
             return  # the rest of the request is still welcome; `_send_body` settles
-        reusable = self._reader.reusable
+        transport = self._transport
         self._end_call()
-        if self._held and self._transport is not None:
+        if transport is None:
+            return
+        if self._held:
             self._held = False
-            self._transport.resume_reading()
-        if reusable and self.usable:
+            transport.resume_reading()
+        if self._reader.reusable and not transport.is_closing():
             self.idle_since = self._loop.time()
             self._on_idle(self)
-        elif self._transport is not None:
-            self._transport.close()
+        else:
+            transport.close()
 
     def _fail(self, error: Exception) -> None:
         answer, self._answer = self._answer, None

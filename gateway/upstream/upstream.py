@@ -87,6 +87,7 @@ class Upstream:
         self.name = name
         self._options = options
         self._timeouts = options.timeouts
+        self._first_byte, self._idle_timeout = options.timeouts.first_byte, options.timeouts.idle
         self._forwarding = forwarding
         self._background = background
         self._balancer = RoundRobin([Target(target) for target in options.targets])
@@ -122,14 +123,17 @@ class Upstream:
             connection = self.pool.take(target)
             reused = connection is not None
             try:
-                connection = connection or await self.pool.connect(target)
-                response = await connection.call(
-                    request,
-                    upstream_head(request, self._forwarding, self._host_for(request, target)),
-                    first_byte=self._timeouts.first_byte,
-                    idle=self._timeouts.idle,
-                    deadline=deadline,
+                if connection is None:
+                    connection = await self.pool.connect(target)
+                head = upstream_head(request, self._forwarding, self._host_for(request, target))
+                answer = connection.call(
+                    request, head, first_byte=self._first_byte, idle=self._idle_timeout, deadline=deadline
                 )
+                try:
+                    return await answer
+                except BaseException:
+                    connection.give_up(answer)
+                    raise
             except Lost as lost:
                 if reused and lost.unanswered and request.method in IDEMPOTENT and request.body.rewind():
                     continue  # a connection kept alive had gone stale: not this call's failure (RFC 9110 §9.2.2)
@@ -141,7 +145,6 @@ class Upstream:
             except (OSError, Malformed) as error:
                 self._count_failure(target, "malformed" if isinstance(error, Malformed) else "connect", error)
                 raise BadGateway from error
-            return response
 
     def start(self) -> None:
         """Begin to look at deadlines."""

@@ -1,0 +1,251 @@
+"""Write down what was used, before the last byte of the answer leaves.
+
+Room in the journal is reserved when the request is admitted, so nothing is served that could not be recorded. A call
+whose cost only its answer tells is written down as started first: should the process die before the end, an estimate
+takes its place.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from gateway.exchange import Exchange, Note, Response
+from gateway.metering.event import VERSION, Outcome, UsageEvent
+from gateway.options import Options, Size
+from gateway.plugin import Plugin, PluginConfig
+from gateway.services import Services
+from plugins.metering.reading import JsonReading, whole_number
+
+MeterName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+_STATUS_RANGE: Final = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
+
+
+class HeaderMeter(Options):
+    """A quantity that the upstream says in a header field."""
+
+    name: MeterName
+    """The meter."""
+    from_: Literal["response_header"] = Field(alias="from")
+    """Where the quantity comes from."""
+    header: str
+    """The header field; its value is a whole number."""
+    estimate: int = Field(default=0, ge=0)
+    """Booked if the number is missing or the process dies before it is known."""
+
+
+class JsonMeter(Options):
+    """A quantity that the upstream says in the JSON of its answer; in the last event that has it, if it streams."""
+
+    name: MeterName
+    """The meter."""
+    from_: Literal["response_json"] = Field(alias="from")
+    """Where the quantity comes from."""
+    path: str = Field(min_length=1, pattern=r"^[^.]+(\.[^.]+)*$")
+    """Keys and indexes, joined by dots: `usage.total_tokens`, `choices.0.index`."""
+    estimate: int = Field(default=0, ge=0)
+    """Booked if the number is missing or the process dies before it is known."""
+
+
+def _statuses(value: Any) -> frozenset[int]:
+    if isinstance(value, frozenset):
+        return value
+    found: set[int] = set()
+    for item in value if isinstance(value, list) else [value]:
+        match = _STATUS_RANGE.fullmatch(str(item))
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError(f"not a status or range of statuses: {item!r} (write 200 or 200-399)")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return frozenset(found)
+
+
+Statuses: TypeAlias = Annotated[frozenset[int], BeforeValidator(_statuses)]
+
+
+class Config(PluginConfig):
+    """What is counted, and for which answers."""
+
+    meters: list[Literal["requests", "bytes_in", "bytes_out"] | HeaderMeter | JsonMeter] = Field(min_length=1)
+    """`requests` counts 1, `bytes_in` and `bytes_out` the payload; others come from the answer."""
+    on_status: Statuses = _statuses("200-399")
+    """Answers with these statuses are booked: a status, a range such as `200-399`, or a list of both."""
+    max_json: Size = 2**20
+    """The largest JSON answer that is read for a meter; beyond it the estimate is booked."""
+
+    @field_validator("meters")
+    @classmethod
+    def _meters_differ(cls, value: list[Any]) -> list[Any]:
+        names = [meter if isinstance(meter, str) else meter.name for meter in value]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"meter {sorted(twice)[0]!r} is listed twice")
+        return value
+
+
+class _Tally:
+    """What one exchange has come to so far."""
+
+    __slots__ = ("booked", "reading", "started")
+
+    def __init__(self) -> None:
+        self.booked: dict[str, int] | None = None  # the quantities of the event that was written
+        self.started = False
+        self.reading: JsonReading | None = None
+
+
+TALLY: Final = Note[_Tally]()
+
+
+class Metering(Plugin[Config]):
+    """One usage event per exchange of a known consumer, whatever happens to it."""
+
+    def __init__(self, config: Config, services: Services) -> None:
+        super().__init__(config, services)
+        self._journal = services.journal
+        self._clock = services.clock
+        self._statuses = config.on_status
+        self._plain = [meter for meter in config.meters if isinstance(meter, str)]
+        self._from_header = [meter for meter in config.meters if isinstance(meter, HeaderMeter)]
+        self._from_json = [(m, tuple(m.path.split("."))) for m in config.meters if isinstance(m, JsonMeter)]
+        self._told_by_answer = bool(self._from_header or self._from_json)
+        self._unreadable = services.metrics.counter(
+            "tallygate_meter_unreadable_total",
+            "Answers without a readable quantity, booked with the estimate.",
+            ("route", "meter"),
+        )
+
+    def on_request(self, exchange: Exchange) -> None:
+        if exchange.consumer is None:
+            return  # nobody to bill
+        self._journal.reserve()
+        tally = exchange[TALLY] = _Tally()
+        if self._told_by_answer:
+            estimates = dict.fromkeys(self._plain, 0)
+            estimates |= {meter.name: meter.estimate for meter in self._from_header}
+            estimates |= {meter.name: meter.estimate for meter, _ in self._from_json}
+            if "requests" in estimates:
+                estimates["requests"] = 1
+            self._journal.start(self._event(exchange, "estimated", estimates, exchange.admitted_at))
+            tally.started = True
+
+    def on_response(self, exchange: Exchange, response: Response) -> None:
+        if self._from_json and response.status in self._statuses:
+            tally = exchange.get(TALLY)
+            if tally is not None:
+                tally.reading = JsonReading(response.headers, self.config.max_json)
+
+    def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
+        tally = exchange.get(TALLY)
+        if tally is None:
+            return chunk
+        if tally.reading is not None and chunk:
+            tally.reading.add(chunk)
+        if last or (exchange.until_close and tally.booked is None):
+            self._book(exchange, tally, len(chunk), last)
+        return chunk
+
+    def on_finish(self, exchange: Exchange) -> None:
+        tally = exchange.get(TALLY)
+        if tally is None:
+            return
+        if tally.booked is None:
+            outcome: Outcome = "client_gone" if exchange.outcome == "ok" else exchange.outcome
+            self._book_or_release(exchange, tally, outcome, self._quantities(exchange, tally, 0, whole=False))
+        elif exchange.until_close:
+            self._amend(exchange, tally)
+
+    def _book(self, exchange: Exchange, tally: _Tally, size: int, last: bool) -> None:
+        """The answer is about to be whole; or, where only the end of the connection ends it, about to begin."""
+        if exchange.response is None or exchange.response.status not in self._statuses:
+            self._book_or_release(exchange, tally, exchange.outcome, {})
+            return
+        whole = exchange.outcome == "ok"
+        delivered = size if whole and last else 0
+        quantities = self._quantities(exchange, tally, delivered, whole=whole, told=last)
+        self._book_or_release(exchange, tally, exchange.outcome, quantities)
+
+    def _book_or_release(self, exchange: Exchange, tally: _Tally, outcome: Outcome, quantities: dict[str, int]) -> None:
+        """Write the event; if nothing was used, only where a started record waits for its end."""
+        tally.booked = quantities
+        if tally.started or any(quantities.values()):
+            exchange.hold_last = self._journal.append(
+                self._event(exchange, outcome, quantities or {"requests": 0}, self._clock.micros())
+            )
+        else:
+            self._journal.release()
+
+    def _amend(self, exchange: Exchange, tally: _Tally) -> None:
+        """What the event could not know yet when it was written, in a second one."""
+        booked = tally.booked or {}
+        if not any(booked.values()):
+            return
+        now = self._quantities(exchange, tally, 0, whole=exchange.outcome == "ok")
+        more = {name: now[name] - booked[name] for name in now if now[name] != booked[name]}
+        if more:
+            event = self._event(exchange, exchange.outcome, more, self._clock.micros(), amends=True)
+            _ = self._journal.append_extra(event)
+
+    def _quantities(
+        self, exchange: Exchange, tally: _Tally, leaving: int, *, whole: bool, told: bool = True
+    ) -> dict[str, int]:
+        """The meters' quantities: of an answer that is `whole`, or of what was delivered of it.
+
+        `leaving` is the bytes of the piece that is about to leave; without `told` the end of the answer is still to
+        come, and what only it tells is nothing yet.
+        """
+        found: dict[str, int] = {}
+        for name in self._plain:
+            if name == "requests":
+                found[name] = 1 if whole else 0
+            elif name == "bytes_out":
+                found[name] = exchange.bytes_out + leaving
+            else:
+                found[name] = exchange.bytes_in if whole or exchange.status_sent else 0
+        if not self._told_by_answer:
+            return found
+        answered = exchange.response is not None and exchange.response.status in self._statuses
+        for header_meter in self._from_header:
+            found[header_meter.name] = self._said(exchange, header_meter) if answered else 0
+        for json_meter, path in self._from_json:
+            number = tally.reading.number_at(path) if tally.reading is not None and told else None
+            if number is None and answered and told:
+                number = json_meter.estimate
+                if whole:
+                    self._unreadable.labels(exchange.route, json_meter.name).inc()
+            found[json_meter.name] = number or 0
+        return found
+
+    def _said(self, exchange: Exchange, meter: HeaderMeter) -> int:
+        values = exchange.response.headers.getall(meter.header) if exchange.response is not None else []
+        text = values[0] if len(values) == 1 else ""
+        number = whole_number(int(text)) if text.isascii() and text.isdigit() and len(text) < 20 else None
+        if number is None:
+            self._unreadable.labels(exchange.route, meter.name).inc()
+            return meter.estimate
+        return number
+
+    def _event(
+        self, exchange: Exchange, outcome: Outcome, quantities: dict[str, int], at: int, *, amends: bool = False
+    ) -> UsageEvent:
+        consumer = exchange.consumer
+        return UsageEvent(
+            VERSION,
+            self._clock.uuid7() if amends else exchange.id,
+            "amend" if amends else "usage",
+            exchange.admitted_at,
+            at,
+            consumer.organization,
+            consumer.subscription,
+            consumer.plan_version,
+            consumer.key,
+            exchange.route,
+            exchange.upstream,
+            "",
+            "",
+            exchange.response.status if exchange.response is not None else 0,
+            outcome,
+            quantities,
+            exchange.id if amends else None,
+        )

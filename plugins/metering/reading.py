@@ -1,0 +1,105 @@
+"""Reading: the number a response's JSON holds at a path, whether it comes whole, compressed or as a stream of events."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from gateway.headers import Headers
+
+TAIL: Final = 64 * 1024
+"""Bytes kept of a stream: what a stream says about its cost it says in one of its last events."""
+LARGEST_QUANTITY: Final = 2**53
+"""Beyond it JSON numbers are not exact; nobody's usage is that large."""
+
+_decode: Final = msgspec.json.Decoder().decode
+_STREAMS: Final = ("text/event-stream", "application/x-ndjson", "application/jsonl", "application/json-seq")
+_JSON: Final = re.compile(r"application/(?:[\w.+-]+\+)?json$|text/json$")
+
+
+class JsonReading:
+    """Gathers a response's body on its way out. `limit` is the bytes of a whole document, before and after inflation."""
+
+    __slots__ = ("_coding", "_gathered", "_is_json", "_limit", "_streams", "_too_large")
+
+    def __init__(self, headers: Headers, limit: int) -> None:
+        media_type = (headers.get("content-type") or "").partition(";")[0].strip().lower()
+        self._coding = (headers.get("content-encoding") or "identity").strip().lower()
+        self._streams = media_type in _STREAMS
+        self._is_json = self._streams or _JSON.match(media_type) is not None
+        self._gathered = bytearray()
+        self._limit = TAIL if self._streams and self._coding == "identity" else limit
+        self._too_large = False
+
+    def add(self, chunk: bytes) -> None:
+        """A piece of the body."""
+        if not self._is_json or self._too_large:
+            return
+        self._gathered += chunk
+        if len(self._gathered) > self._limit:
+            if self._streams and self._coding == "identity":
+                del self._gathered[: -self._limit]
+            else:
+                self._too_large = True
+                self._gathered.clear()
+
+    def number_at(self, path: tuple[str, ...]) -> int | None:
+        """The whole, not negative number at this path, in the last event of a stream that has one; None without."""
+        if not self._is_json or self._too_large:
+            return None
+        body = self._inflated()
+        if body is None:
+            return None
+        for document in _last_events_first(body) if self._streams else [body]:
+            try:
+                number = _at(_decode(document), path)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+            if number is not None:
+                return number
+        return None
+
+    def _inflated(self) -> bytes | None:
+        if self._coding == "identity":
+            return bytes(self._gathered)
+        if self._coding not in ("gzip", "x-gzip", "deflate"):
+            return None
+        for window in (47, 15, -15) if self._coding == "deflate" else (47,):
+            inflate = zlib.decompressobj(window)
+            try:
+                body = inflate.decompress(bytes(self._gathered), self._limit)
+            except zlib.error:
+                continue
+            return body if inflate.eof else None
+        return None
+
+
+def _last_events_first(body: bytes) -> Iterator[bytes]:
+    for line in reversed(body.splitlines()):
+        document = line.removeprefix(b"data:").strip(b" \t\x1e")
+        if document.startswith((b"{", b"[")):
+            yield document
+
+
+def _at(value: Any, path: tuple[str, ...]) -> int | None:
+    for step in path:
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return whole_number(value)
+
+
+def whole_number(value: Any) -> int | None:
+    """A quantity: a whole number that is not negative and not absurd; None for anything else, True and 1.5 included."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_QUANTITY:
+        return None
+    return value
