@@ -10,7 +10,6 @@ from pydantic import Field, field_validator
 
 from gateway.options import Options
 
-
 CONSUMER_FIELD: Final = "X-Tallygate-Consumer"
 ORGANIZATION_FIELD: Final = "X-Tallygate-Organization"
 """The header fields that tell an upstream who calls; a client's own are never believed."""

@@ -196,7 +196,7 @@ class Delivery:
             exchange.status_sent = status
 
     def _head(self, exchange: Exchange, response: Response, client: Client, as_it_came: bool, length: int = 0) -> bytes:
-        """A response's head; `length` is that of its body, CHUNKED, or of no meaning if the framing stays as it came."""
+        """A response's head; `length` is its body's or CHUNKED, and of no meaning if the framing stays as it came."""
         status, headers = response.status, response.headers
         start = _STATUS_LINES.get(status)
         if response.reason is not None or start is None:

@@ -96,7 +96,7 @@ class Exchange:
     """One request on its way through a chain.
 
     Times are seconds of the monotonic clock; `bytes_in` and `bytes_out` count payload bytes, as received from and
-    handed to the client. `hold_last` is a future that the last byte of the response waits for (see `metering/journal.py`).
+    handed to the client. `hold_last` is a future that the last byte of the response waits for (`metering/journal.py`).
     """
 
     # What most exchanges do not come to have stands in the class: an instance costs what it differs by.

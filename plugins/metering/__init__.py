@@ -80,7 +80,7 @@ class Config(PluginConfig):
         names = [meter if isinstance(meter, str) else meter.name for meter in value]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise ValueError(f"meter {sorted(twice)[0]!r} is listed twice")
+            raise ValueError(f"meter {min(twice)!r} is listed twice")
         return value
 
 
@@ -122,7 +122,7 @@ class Metering(Plugin[Config]):
         self._journal.reserve()
         tally = exchange[TALLY] = _Tally()
         if self._told_by_answer:
-            estimates = dict.fromkeys(self._plain, 0)
+            estimates: dict[str, int] = dict.fromkeys(self._plain, 0)
             estimates |= {meter.name: meter.estimate for meter in self._from_header}
             estimates |= {meter.name: meter.estimate for meter, _ in self._from_json}
             if "requests" in estimates:

@@ -1,4 +1,4 @@
-"""Reading: the number a response's JSON holds at a path, whether it comes whole, compressed or as a stream of events."""
+"""Reading: the number that a response's JSON holds at a path, be it whole, compressed or a stream of events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _JSON: Final = re.compile(r"application/(?:[\w.+-]+\+)?json$|text/json$")
 
 
 class JsonReading:
-    """Gathers a response's body on its way out. `limit` is the bytes of a whole document, before and after inflation."""
+    """Gathers a response's body on its way out; `limit` is the bytes of a document, before and after inflation."""
 
     __slots__ = ("_coding", "_gathered", "_is_json", "_limit", "_streams", "_too_large")
 
