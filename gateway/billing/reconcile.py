@@ -29,6 +29,15 @@ _SHOWN: Final = 20
 _STATEMENT_SECONDS: Final = 3600.0
 
 
+_MEANING: Final = {
+    "duplicate": "duplicate: the same event once more (table usage_duplicate)",
+    "conflict": "conflict: the id of a booked event, but saying something else (table event_conflict)",
+    "dead_letter": "dead letter: it can never be booked (table dead_letter)",
+    "parked": "parked: older than retention, or ahead of the clock (table parked)",
+    "poison": "poison: a stream held it, and no segment can account for it (table stream_poison)",
+}
+
+
 class Findings(NamedTuple):
     """What reconcile found: gaps, what is on its way, and totals; each a line to print."""
 
@@ -87,7 +96,7 @@ async def _compare_segment(session: Connection, name: str, file: SegmentFile, no
     fates = {row["number"]: row["payload_hash"] for row in rows}
     other = [number for number, (digest, _) in records.items() if fates.get(number, digest) != digest]
     if other:
-        findings.gaps.append(f"{name}: {_numbers(other)} say something else in the journal than in the books")
+        findings.gaps.append(f"{name}: {_numbers(other)} not the same in the journal and in the books")
     missing = {number: at for number, (_, at) in records.items() if number not in fates}
     old = [number for number, at in missing.items() if at < now - PATIENCE_SECONDS * 1_000_000]
     if old:
@@ -95,7 +104,7 @@ async def _compare_segment(session: Connection, name: str, file: SegmentFile, no
             f"{name}: {_numbers(old)} on disk for over a minute and not in the books: is a worker running?"
         )
     elif missing:
-        findings.waiting.append(f"{name}: {len(missing)} records on disk and not yet in the books")
+        findings.waiting.append(f"{name}: {_records(len(missing))} on disk and not yet in the books")
 
 
 async def _look_at_streams(config: GatewayConfig, findings: Findings) -> None:
@@ -139,20 +148,13 @@ async def _check_books(snapshot: Connection, on_disk: Collection[str], findings:
 async def _sum_up(snapshot: Connection, findings: Findings) -> None:
     totals = {row["fate"]: row["records"] for row in await snapshot.rows("fate_totals")}
     findings.totals.append(f"{sum(totals.values()):,} records accounted for, {totals.get('booked', 0):,} booked")
-    meaning = {
-        "duplicate": "duplicates of booked events",
-        "conflict": "conflicts: the id of a booked event, but saying something else (table event_conflict)",
-        "dead_letter": "dead letters: they cannot be booked (table dead_letter)",
-        "parked": "parked: older than retention, or ahead of the clock (table parked)",
-    }
-    findings.totals.extend(f"{totals[fate]:,} {text}" for fate, text in meaning.items() if totals.get(fate))
-    if poison := await snapshot.value("poison_total"):
-        findings.totals.append(f"{poison:,} entries of streams that no segment can account for (table stream_poison)")
+    totals["poison"] = await snapshot.value("poison_total")
+    findings.totals.extend(f"{totals[fate]:,} {text}" for fate, text in _MEANING.items() if totals.get(fate))
 
 
 def _uneven(row: Row) -> str:
     if row["fates"] != row["places"]:
-        return f"{row['segment']}: {row['fates'] - row['places']} records have more than one fate"
+        return f"{row['segment']}: {_records(row['fates'] - row['places'])} too many: some have more than one fate"
     return (
         f"{row['segment']}: {row['extent'] - row['places']} of its first {row['extent']} records are not in the books"
     )
@@ -174,4 +176,8 @@ def _holds_usage(node: Row | None) -> bool:
 
 def _numbers(numbers: list[int]) -> str:
     shown = ", ".join(str(number) for number in islice(numbers, 5))
-    return f"{len(numbers)} records (number {shown}{', …' if len(numbers) > 5 else ''})"
+    return f"{_records(len(numbers))} (number {shown}{', …' if len(numbers) > 5 else ''})"
+
+
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count:,} records"
