@@ -84,7 +84,7 @@ class Edge:
             upstream.start()
         for options, sock in zip(self._config.listeners, sockets, strict=True):
             listener = Listener(
-                options, delivery.serve, forwarding=self._forwarding, clock=self._clock, metrics=self._metrics
+                options, delivery.begin, forwarding=self._forwarding, clock=self._clock, metrics=self._metrics
             )
             await listener.start(sock, self._background)
             self._listeners.append(listener)

@@ -7,7 +7,7 @@ to the socket. Everything before may stream; backpressure runs through both conn
 from __future__ import annotations
 
 import logging
-from asyncio import CancelledError
+from asyncio import CancelledError, get_running_loop
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from gateway.body import Body
 from gateway.chain import Chain, as_problem
 from gateway.clock import Clock, uuid_text
+from gateway.drive import Drive
 from gateway.exchange import Exchange, Response
 from gateway.forwarding import VIA, passing_trailers
 from gateway.http1.grammar import CHUNKED, chunk, last_chunk
@@ -49,6 +50,12 @@ class Client(Protocol):
     def done(self) -> None: ...
 
 
+class Work(Protocol):
+    """An exchange being served."""
+
+    def cancel(self) -> object: ...
+
+
 class BrokenResponse(Exception):
     """A plugin made a response that cannot be sent as it is. The text is for the log."""
 
@@ -61,26 +68,37 @@ class Delivery:
         self._unmatched = unmatched
         self._traffic = traffic
         self._clock = clock
+        self._loop = get_running_loop()
         self._date = b""
         self._date_second = 0
 
-    async def serve(self, exchange: Exchange, client: Client) -> None:
-        """From head to last byte. Raises nothing; a cancellation means that the client left or the process stops."""
-        chain = self._unmatched.chain
+    def begin(self, exchange: Exchange, client: Client) -> Work:
+        """Find the route and begin to serve; `cancel` of what is returned means that the client left.
+
+        What never has to wait may be over when this returns.
+        """
+        route: Route | Unmatched = self._unmatched
         try:
-            route: Route | Unmatched = self._unmatched
-            try:
-                route, exchange.parameters = self._router.find(exchange.request)
-            except Problem as no_route:
-                exchange[WHY_UNMATCHED] = no_route
-            chain = route.chain
-            exchange.route = route.name
-            exchange.on_disconnect = route.on_disconnect
-            body = exchange.request.body
-            if body.length != 0:
-                body.limit = route.max_body
-                if (body.length or body.received) > body.limit:
-                    body.refuse()
+            route, exchange.parameters = self._router.find(exchange.request)
+        except Problem as no_route:
+            exchange[WHY_UNMATCHED] = no_route
+        exchange.route = route.name
+        exchange.on_disconnect = route.on_disconnect
+        body = exchange.request.body
+        if body.length != 0:
+            body.limit = route.max_body
+            if (body.length or body.received) > body.limit:
+                body.refuse()
+        work = self._serve(exchange, client, route)
+        if route.chain.waits:
+            # Not through Background: the connection holds the only reference that is needed, and cancels it.
+            return self._loop.create_task(work)
+        return Drive(work, self._loop)
+
+    async def _serve(self, exchange: Exchange, client: Client, route: Route | Unmatched) -> None:
+        """From head to last byte. Raises nothing; a cancellation means that the client left or the process stops."""
+        chain = route.chain
+        try:
             response = await chain.respond(exchange, route.forward)
             await self._send(exchange, response, client, chain)
         except CancelledError:

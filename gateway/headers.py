@@ -18,18 +18,26 @@ _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 
 
-class _Names(dict[bytes, str]):
-    """The lower-case name for each spelling met so far. Bounded: clients choose the names, so at 4,096 it forgets."""
-
-    def __missing__(self, spelling: bytes) -> str:
-        name = spelling.lower().decode("ascii")
-        if len(self) >= 4096:
-            self.clear()
-        self[spelling] = name
-        return name
+# Lines that may hold a secret are not remembered.
+_SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 
 
-_names: Final = _Names()
+class _Lines(dict[bytes, Line]):
+    """The lines met lately, taken apart: most of what peers send, they send again and again.
+
+    Bounded: lines of up to 128 bytes are remembered, and when there are 4,096 of them all are forgotten.
+    """
+
+    def __missing__(self, line: bytes) -> Line:
+        name = line[: line.index(b":")].lower().decode("ascii")
+        if len(line) <= 128 and name not in _SECRET:
+            if len(self) >= 4096:
+                self.clear()
+            self[line] = name, line
+        return name, line
+
+
+_known: Final = _Lines()
 
 
 def split_lines(block: bytes, notable: frozenset[str], own: frozenset[str]) -> tuple[list[Line], list[tuple[str, str]]]:
@@ -37,16 +45,13 @@ def split_lines(block: bytes, notable: frozenset[str], own: frozenset[str]) -> t
 
     Lines whose name is in `own` are meant for the reader alone and left out of the first list.
     """
-    lines: list[Line] = []
-    noted: list[tuple[str, str]] = []
-    for line in block.split(b"\r\n"):
-        if line:
-            name = _names[line[: line.index(b":")]]
-            if name in notable:
-                noted.append((name, line[len(name) + 1 :].strip(b" \t").decode("latin-1")))
-                if name in own:
-                    continue
-            lines.append((name, line))
+    if not block:
+        return [], []
+    lines = [_known[line] for line in block[:-2].split(b"\r\n")]
+    noted = [(name, _value(name, line)) for name, line in lines if name in notable]
+    for name, _ in noted:
+        if name in own:
+            return [line for line in lines if line[0] not in own], noted
     return lines, noted
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
-from asyncio import Future, Protocol, Server, Task, Transport, get_running_loop, sleep, wait_for
-from collections.abc import Callable, Coroutine
+from asyncio import Future, Protocol, Server, Transport, get_running_loop, sleep, wait_for
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from socket import SO_LINGER, SOL_SOCKET, socket
@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from gateway.background import Background
 from gateway.clock import Clock
+from gateway.delivery import Work
 from gateway.exchange import Exchange, Request
 from gateway.forwarding import Forwarding
 from gateway.http1.request_reader import RequestReader
@@ -83,7 +84,7 @@ class ClientConnection(Protocol):
         self._loop = listener.loop
         self._reader = RequestReader(self, self._options.max_head)
         self._transport: Transport | None = None
-        self._task: Task[None] | None = None
+        self._work: Work | None = None
         self._exchange: Exchange | None = None
         self._drained: Future[None] | None = None
         self._blocked_since = 0.0
@@ -116,11 +117,11 @@ class ClientConnection(Protocol):
         self._transport = None
         self.resume_writing()
         self._listener.forget(self)
-        if self._task is None or self._exchange is None:
+        if self._exchange is None:
             return
         self._exchange.request.body.fail(ClientGone("the client closed the connection"))
-        if self._exchange.on_disconnect == "cancel" or not self._reader.complete:
-            self._task.cancel()
+        if self._work is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
+            self._work.cancel()
 
     def eof_received(self) -> bool:
         return False
@@ -173,7 +174,7 @@ class ClientConnection(Protocol):
 
     def done(self) -> None:
         """The exchange is over: go on with the next one, or close."""
-        self._task = self._exchange = None
+        self._work = self._exchange = None
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -181,7 +182,8 @@ class ClientConnection(Protocol):
             self._close(transport)
             return
         if self._reader.pending:
-            self._resume(transport)
+            # In a turn of its own: answers that need no waiting would pile up on the stack.
+            self._loop.call_soon(self._resume, transport)
         else:
             self._reader.waiting = True
             self.deadline = self._loop.time() + self._options.idle_timeout
@@ -222,9 +224,13 @@ class ClientConnection(Protocol):
         if not self._reader.complete:
             self._mark_body()
         exchange = self._exchange = Exchange(request, listener.clock)
-        self._task = listener.serve(exchange, self)
+        work = listener.begin(exchange, self)
+        if self._exchange is exchange:  # else it is over already
+            self._work = work
 
     def _resume(self, transport: Transport) -> None:
+        if self.gone or transport.is_closing():
+            return
         if not transport.is_reading():
             transport.resume_reading()
         self.deadline = self._loop.time() + self._options.head_timeout
@@ -262,13 +268,13 @@ class ClientConnection(Protocol):
 
     def close_if_idle(self) -> None:
         """Close now if no request is under way; the process is about to stop."""
-        if self._task is None and self._transport is not None:
+        if self._exchange is None and self._transport is not None:
             self._transport.close()
 
     def cancel(self) -> None:
         """Stop at once: the deadline for draining has passed."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._work is not None:
+            self._work.cancel()
         if self._transport is not None:
             self._transport.abort()
 
@@ -277,7 +283,7 @@ class ClientConnection(Protocol):
         if self.blocked:
             if now - self._blocked_since > self._options.send_timeout:
                 self.cut()
-        elif self._task is None:
+        elif self._exchange is None:
             if now > self.deadline:
                 self._expire()
         elif not self._reader.complete and not self._held and now - self._body_marked_at >= RATE_SECONDS:
@@ -325,7 +331,7 @@ class Listener:
     def __init__(
         self,
         options: ListenerOptions,
-        deliver: Callable[[Exchange, ClientConnection], Coroutine[Any, Any, None]],
+        begin: Callable[[Exchange, ClientConnection], Work],
         *,
         forwarding: Forwarding,
         clock: Clock,
@@ -336,7 +342,7 @@ class Listener:
         self.clock = clock
         self.loop = get_running_loop()
         self.draining = False
-        self._deliver = deliver
+        self.begin = begin
         self._connections: set[ClientConnection] = set()
         self._per_address: dict[str, int] = {}
         self._server: Server | None = None
@@ -355,12 +361,6 @@ class Listener:
         """Accept clients on a socket that is bound already."""
         self._server = await self.loop.create_server(lambda: ClientConnection(self), sock=sock, backlog=BACKLOG)
         background.every(CHECK_SECONDS, self._check_all, f"deadlines of {self.options.bind}")
-
-    def serve(self, exchange: Exchange, client: ClientConnection) -> Task[None]:
-        """Begin to answer; the task ends by itself and is cancelled if the client leaves."""
-        # Not through Background: at this rate a registry of its own would cost more than the task, and the
-        # connection holds the only reference that is needed.
-        return self.loop.create_task(self._deliver(exchange, client))
 
     def admits(self, connection: ClientConnection) -> bool:
         """Whether there is room for one more connection from its address; then it counts."""

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -60,7 +59,7 @@ class EdgeProcess:
         self._command = command
         self._ends: tuple[socket.socket, socket.socket] | None = None
         self._pipe: ControlPipe | None = None
-        self._drain_seconds = 0.0
+        self._drain: Drain | None = None
         self.child = Child(
             f"edge-{slot}",
             self._launch,
@@ -71,10 +70,9 @@ class EdgeProcess:
 
     async def drain(self, deadline_seconds: float) -> None:
         """Lets it finish what is in flight, and ends it; kills it if it is still there some time after the deadline."""
-        self._drain_seconds = deadline_seconds
+        self._drain = Drain(deadline_seconds)
         await self.child.stop(deadline_seconds + FLUSH_SECONDS)
-        if self._pipe is not None:
-            await self._pipe.close()
+        await self._hang_up()
 
     def _launch(self) -> Launch:
         self._ends = socket.socketpair()
@@ -86,11 +84,11 @@ class EdgeProcess:
             self._ends[1].close()  # so that its end closes when it dies
 
     async def _become_ready(self) -> None:
-        if self._pipe is not None:
-            await self._pipe.close()
+        await self._hang_up()
         if self._ends is None:
             return
         self._pipe = await ControlPipe.of(self._ends[0].detach())
+        self._ask_to_drain()  # which may have been meant for it before it could be told
         while True:
             match await self._pipe.hear():
                 case Ready():
@@ -101,10 +99,13 @@ class EdgeProcess:
                     await asyncio.Event().wait()  # it is about to end, and its end is being watched
 
     def _ask_to_drain(self) -> None:
-        if self._pipe is not None:
-            self._pipe.say(Drain(self._drain_seconds))
-        else:
-            self.child.signal(signal.SIGTERM)
+        if self._pipe is not None and self._drain is not None:
+            self._pipe.say(self._drain)
+
+    async def _hang_up(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            await pipe.close()
 
 
 class Supervisor:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gateway.body import Body
+from gateway.drive import Answer
 from gateway.exchange import Request, Response
 from gateway.forwarding import passing_trailers
 from gateway.http1.grammar import Malformed, chunk, last_chunk
@@ -57,7 +58,7 @@ class Connection(Protocol):
         self._reader = ResponseReader(self, max_head)
         self._transport: Transport | None = None
         self._request: Request | None = None
-        self._answer: Future[Response] | None = None
+        self._answer: Answer[Response] | None = None
         self._pump: Task[None] | None = None
         self._drained: Future[None] | None = None
         self._held = False  # the reader of the response's body is slower than the target
@@ -71,7 +72,7 @@ class Connection(Protocol):
 
     def call(
         self, request: Request, head: bytes, *, first_byte: float, idle: float, deadline: float
-    ) -> Future[Response]:
+    ) -> Answer[Response]:
         """Send a request; the future brings the head of its response, whose body goes on arriving by itself.
 
         `first_byte` and `idle` are seconds, `deadline` a time of the loop's clock for the whole call. The future
@@ -90,11 +91,10 @@ class Connection(Protocol):
             transport.write(head)
         else:
             self._start_body(transport, head, body)
-        answer: Future[Response] = self._loop.create_future()
-        self._answer = answer
+        answer = self._answer = Answer(loop=self._loop)
         return answer
 
-    def give_up(self, answer: Future[Response]) -> None:
+    def give_up(self, answer: Answer[Response]) -> None:
         """Nobody waits for this answer any more; what of it arrives, or arrived unseen, is of no use."""
         if self._answer is answer:
             self._answer = None
@@ -174,12 +174,13 @@ class Connection(Protocol):
         self._deadline = self._loop.time() + self._idle
         if reader.interim:
             self._relay_interim(self._request, reader)
-        if reader.response is not None and self._answer is not None:
+        answer = None
+        if reader.response is not None:
             answer, self._answer = self._answer, None
-            if not answer.done():
-                answer.set_result(reader.response)
         if reader.complete:
-            self._settle()
+            self._settle()  # before the answer goes on: whoever gets it may call again at once
+        if answer is not None and reader.response is not None:
+            answer.bring(reader.response)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -240,9 +241,11 @@ class Connection(Protocol):
     def _fail(self, error: Exception) -> None:
         answer, self._answer = self._answer, None
         if answer is not None:
-            if not answer.done():
-                answer.set_exception(error)
-        elif self._reader.response is not None and isinstance(self._reader.response.body, Body):
+            self._end_call()
+            self.abort()
+            answer.refuse(error)
+            return
+        if self._reader.response is not None and isinstance(self._reader.response.body, Body):
             self._reader.response.body.fail(error)
         self._end_call()
         self.abort()

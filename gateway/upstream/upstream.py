@@ -124,7 +124,7 @@ class Upstream:
             reused = connection is not None
             try:
                 if connection is None:
-                    connection = await self.pool.connect(target)
+                    connection = await self._background.start(self.pool.connect(target), "connection")
                 head = upstream_head(request, self._forwarding, self._host_for(request, target))
                 answer = connection.call(
                     request, head, first_byte=self._first_byte, idle=self._idle_timeout, deadline=deadline
