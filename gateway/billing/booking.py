@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -177,6 +177,6 @@ class _Hours:
 
     async def write(self, connection: Connection) -> None:
         """Adds the changes to the rows."""
-        rows: list[tuple[Any, ...]] = [(*place, *change) for place, change in self._changes.items()]
+        rows = [(*place, str(quantity), events) for place, (quantity, events) in self._changes.items()]
         if rows:
             await connection.run("add_to_hours", *columns(rows))

@@ -96,29 +96,13 @@ from usage_event
 where event_day = $1 and event_id = any($2::uuid[])
 
 -- name: add_to_hours
--- Most hours exist already, and updating a row costs half of what finding out about it by a conflict does. In the
--- order of the key, so that two transactions never wait for each other in a circle.
-with change as materialized (
-  select organization, key, route, meter, timestamptz 'epoch' + hour * interval '1 hour' as hour, quantity, events
-  from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::numeric[], $7::bigint[])
-    as change (organization, key, route, meter, hour, quantity, events)
-  order by 1, 5, 2, 3, 4
-), updated as (
-  update usage_hour as kept
-  set quantity = kept.quantity + change.quantity, events = kept.events + change.events
-  from change
-  where (kept.organization, kept.hour, kept.key, kept.route, kept.meter)
-      = (change.organization, change.hour, change.key, change.route, change.meter)
-  returning kept.organization, kept.hour, kept.key, kept.route, kept.meter
-)
+-- In the order of the key, so that two transactions never wait for each other in a circle. Quantities come as text:
+-- a sum may be larger than a bigint, and asyncpg takes longer to pack a numeric than all the rest of the row.
 insert into usage_hour as kept (organization, key, route, meter, hour, quantity, events)
-select organization, key, route, meter, hour, quantity, events
-from change
-where not exists (
-  select from updated
-  where (updated.organization, updated.hour, updated.key, updated.route, updated.meter)
-      = (change.organization, change.hour, change.key, change.route, change.meter)
-)
+select organization, key, route, meter, timestamptz 'epoch' + hour * interval '1 hour', quantity::numeric, events
+from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::bigint[])
+  as change (organization, key, route, meter, hour, quantity, events)
+order by organization, hour, key, route, meter
 on conflict (organization, hour, key, route, meter) do update
 set quantity = kept.quantity + excluded.quantity, events = kept.events + excluded.events
 
