@@ -101,6 +101,8 @@ class Chain:
             response = (await self.enter_waiting(exchange)) if self.waits else self.enter(exchange)
             if response is None:
                 response = await forward(exchange)
+                if response.proxied:
+                    exchange.upstream_headed_at = exchange.clock.monotonic()
         except Exception as error:  # noqa: BLE001 - the border: what is no Problem becomes one, and is logged
             response = as_problem(error, exchange).response(uuid_text(exchange.id))
         exchange.response = response

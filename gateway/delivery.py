@@ -219,8 +219,8 @@ class Delivery:
         start = _STATUS_LINES.get(status)
         if response.reason is not None or start is None:
             start = b"HTTP/1.1 %d %b" % (status, response.reason or b"")
-        lines = headers.without(_NOTHING if as_it_came and status != 204 else _FRAMING)
-        lines.insert(0, start)
+        lines = [start]
+        lines += headers.without(_NOTHING if as_it_came and status != 204 else _FRAMING)
         if not as_it_came:
             lines.append(b"Transfer-Encoding: chunked" if length == CHUNKED else b"Content-Length: %d" % length)
         if "date" not in headers:

@@ -39,15 +39,16 @@ class Request:
     keep_alive = True
     expects_continue = False
 
-    def __init__(
-        self, method: str, target: str, headers: Headers, body: Body = NO_BODY, host: str = "", http10: bool = False
-    ) -> None:
+    body: Body = NO_BODY
+    host = ""
+    http10 = False
+
+    def __init__(self, method: str, target: str, headers: Headers, body: Body = NO_BODY) -> None:
         self.method = method
         self.target = target
         self.headers = headers
-        self.body = body
-        self.host = host
-        self.http10 = http10
+        if body is not NO_BODY:
+            self.body = body
 
     @property
     def path(self) -> str:
@@ -123,7 +124,7 @@ class Exchange:
     hold_last: Future[None] | None = None
 
     def __init__(self, request: Request, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
         self.request = request
         self.started_at = clock.monotonic()
         self._admitted = clock.time()
@@ -137,7 +138,7 @@ class Exchange:
     def id(self) -> bytes:
         """The exchange's UUIDv7: request id, event id and hold id in one; made when first asked for."""
         if self._id is None:
-            self._id = self._clock.uuid7()
+            self._id = self.clock.uuid7()
         return self._id
 
     @property

@@ -22,37 +22,43 @@ _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 
 
-class _Lines(dict[bytes, Line]):
-    """The lines met lately, taken apart: most of what peers send, they send again and again.
+class LineReader:
+    """Takes blocks of valid field lines apart; of `notable` fields it tells the values, and those of `own` it keeps.
 
-    Bounded: lines of up to 128 bytes are remembered, and when there are 4,096 of them all are forgotten.
+    What peers send, they send again and again: lines of up to 128 bytes are remembered taken apart, and when there are
+    4,096 of them all are forgotten.
     """
 
-    def __missing__(self, line: bytes) -> Line:
+    def __init__(self, notable: frozenset[str], own: frozenset[str]) -> None:
+        self._read = _Lines(notable).__getitem__
+        self._own = own
+
+    def split(self, block: bytes) -> tuple[list[Line], list[tuple[str, str]]]:
+        """The lines of a block (each ends in CRLF) less the reader's own; name and value of the notable ones."""
+        lines: list[Line] = []
+        noted: list[tuple[str, str]] = []
+        if block:
+            for line, note in map(self._read, block[:-2].split(b"\r\n")):
+                if note is not None:
+                    noted.append(note)
+                    if note[0] in self._own:
+                        continue
+                lines.append(line)
+        return lines, noted
+
+
+class _Lines(dict[bytes, tuple[Line, tuple[str, str] | None]]):
+    def __init__(self, notable: frozenset[str]) -> None:
+        self._notable = notable
+
+    def __missing__(self, line: bytes) -> tuple[Line, tuple[str, str] | None]:
         name = line[: line.index(b":")].lower().decode("ascii")
+        entry = (name, line), (name, _value(name, line)) if name in self._notable else None
         if len(line) <= 128 and name not in _SECRET:
             if len(self) >= 4096:
                 self.clear()
-            self[line] = name, line
-        return name, line
-
-
-_known: Final = _Lines()
-
-
-def split_lines(block: bytes, notable: frozenset[str], own: frozenset[str]) -> tuple[list[Line], list[tuple[str, str]]]:
-    """A block of valid field lines, each with its CRLF, taken apart; and name and value of those that are `notable`.
-
-    Lines whose name is in `own` are meant for the reader alone and left out of the first list.
-    """
-    if not block:
-        return [], []
-    lines = [_known[line] for line in block[:-2].split(b"\r\n")]
-    noted = [(name, _value(name, line)) for name, line in lines if name in notable]
-    for name, _ in noted:
-        if name in own:
-            return [line for line in lines if line[0] not in own], noted
-    return lines, noted
+            self[line] = entry
+        return entry
 
 
 def _value(name: str, line: bytes) -> str:
@@ -148,7 +154,11 @@ class Headers:
 
     def without(self, names: frozenset[str]) -> list[bytes]:
         """The lines that go into a message, less those of these names."""
-        return [line for name, line in self.lines if name not in names]
+        kept: list[bytes] = []
+        for name, line in self.lines:
+            if name not in names:
+                kept.append(line)
+        return kept
 
 
 def valid_field(name: str, value: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, field_validator
@@ -82,8 +83,8 @@ class Route:
         """Whether every header condition has a field with exactly its value."""
         return all(value in headers.getall(name) for name, value in self.header_conditions)
 
-    async def forward(self, exchange: Exchange) -> Response:
-        """Call the upstream for an exchange. Raises what `Upstream.call` raises.
+    def forward(self, exchange: Exchange) -> Awaitable[Response]:
+        """Call the upstream for an exchange. What is returned raises what `Upstream.call` raises.
 
         A request whose Max-Forwards is used up is answered here instead, as its final recipient (RFC 9110 §7.6.2).
         """
@@ -91,11 +92,9 @@ class Route:
             return self._answer_last_hop(exchange.request.method)
         exchange.upstream = self.upstream.name
         exchange.upstream_sent_at = self._clock.monotonic()
-        response = await self.upstream.call(exchange.request)
-        exchange.upstream_headed_at = self._clock.monotonic()
-        return response
+        return self.upstream.call(exchange.request)
 
-    def _answer_last_hop(self, method: str) -> Response:
+    async def _answer_last_hop(self, method: str) -> Response:
         allow = ", ".join(sorted(self.methods or ANY_METHODS))
         if method == "TRACE":  # reflecting a request would reflect its credentials
             raise MethodNotAllowed(headers={"allow": allow})

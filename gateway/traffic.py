@@ -53,9 +53,9 @@ class Traffic:
                 self._seconds.labels(route),
                 self._upstream_seconds.labels(route),
             )
-        status = exchange.status_sent
-        counter = series.by_status.get(status)
+        counter = series.by_status.get(exchange.status_sent)
         if counter is None:
+            status = exchange.status_sent
             counter = series.by_status[status] = self._requests.labels(route, str(status))
         counter.inc()
         series.gateway_seconds.observe(exchange.finished_at - exchange.started_at)
@@ -63,5 +63,6 @@ class Traffic:
             series.upstream_seconds.observe(exchange.upstream_headed_at - exchange.upstream_sent_at)
         if exchange.bytes_out:
             series.bytes_out.inc(exchange.bytes_out)
-        if exchange.bytes_in:
-            series.bytes_in.inc(exchange.bytes_in)
+        received = exchange.request.body.received
+        if received:
+            series.bytes_in.inc(received)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.body import NO_BODY, Body, Source
 from gateway.exchange import Request
-from gateway.headers import Headers, split_lines
+from gateway.headers import Headers, LineReader
 from gateway.http1.chunked import BadChunks, ChunkedDecoder
 from gateway.http1.grammar import (
     CHUNKED,
@@ -15,6 +17,8 @@ from gateway.http1.grammar import (
     refuse_head,
 )
 from gateway.problem import BadRequest, NotImplementedHere
+
+_lines: Final = LineReader(NOTABLE_IN_REQUESTS, HOP_BY_HOP)
 
 
 class RequestReader:
@@ -85,10 +89,10 @@ class RequestReader:
             self._checked = len(data)
             return None
         end = head.end()
-        lines, noted = split_lines(head[4], NOTABLE_IN_REQUESTS, HOP_BY_HOP)
-        request = Request(
-            head[1].decode("ascii"), head[2].decode("ascii"), Headers.of_lines(lines), http10=head[3] == b"0"
-        )
+        method, target, version, fields = head.groups()
+        lines, noted = _lines.split(fields)
+        request = Request(method.decode("ascii"), target.decode("ascii"), Headers.of_lines(lines))
+        request.http10 = version == b"0"
         if request.method == "CONNECT":
             raise NotImplementedHere("This gateway opens no tunnels.")
         length = read_request(request, noted)

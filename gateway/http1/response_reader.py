@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.body import Body, Source
 from gateway.exchange import Request, Response
-from gateway.headers import Headers, split_lines
+from gateway.headers import Headers, LineReader
 from gateway.http1.chunked import BadChunks, ChunkedDecoder
 from gateway.http1.grammar import (
     CHUNKED,
@@ -21,6 +21,7 @@ from gateway.http1.grammar import (
 
 MAX_INTERIM: Final = 16
 """Interim responses (1xx) that one request may bring."""
+_lines: Final = LineReader(NOTABLE_IN_RESPONSES, HOP_BY_HOP)
 
 
 class ResponseReader:
@@ -70,16 +71,17 @@ class ResponseReader:
         if self._buffer:
             data = self._buffer + data
         while (head := RESPONSE_HEAD.match(data)) is not None and head.end() <= self._max_head:
-            status = int(head[2])
-            lines, noted = split_lines(head[4], NOTABLE_IN_RESPONSES, HOP_BY_HOP)
-            http10 = head[1] == b"0"
+            version, code, reason, fields = head.groups()
+            status = int(code)
+            lines, noted = _lines.split(fields)
+            http10 = version == b"0"
             length, keep_alive, named = read_response(status, self._method, http10, noted)
             if named:
                 lines = [line for line in lines if line[0] not in named]
             end = head.end()
             if status >= 200:
                 self.reusable = keep_alive
-                response = self.response = Response(status, Headers.of_lines(lines), b"", head[3])
+                response = self.response = Response(status, Headers.of_lines(lines), b"", reason)
                 response.proxied = True
                 if end + length == len(data) and length >= 0:  # the usual case needs no Body: all of it is here
                     response.body = data[end:]

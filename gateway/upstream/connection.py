@@ -171,7 +171,8 @@ class Connection(Protocol):
         except Malformed as malformed:
             self._fail(malformed)
             return
-        self._deadline = self._loop.time() + self._idle
+        if not reader.complete:
+            self._deadline = self._loop.time() + self._idle
         if reader.interim:
             self._relay_interim(self._request, reader)
         answer = None

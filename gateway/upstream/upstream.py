@@ -87,6 +87,7 @@ class Upstream:
         self.name = name
         self._options = options
         self._timeouts = options.timeouts
+        self._loop = get_running_loop()
         self._first_byte, self._idle_timeout = options.timeouts.first_byte, options.timeouts.idle
         self._forwarding = forwarding
         self._background = background
@@ -116,8 +117,7 @@ class Upstream:
 
         Raises BadGateway, GatewayTimeout or Overloaded, or what the request's own body failed with.
         """
-        loop = get_running_loop()
-        deadline = loop.time() + self._timeouts.total
+        deadline = self._loop.time() + self._timeouts.total
         target = self._balancer.pick()
         while True:
             connection = self.pool.take(target)
