@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Final, Self
-
-from gateway.background import Background
+from typing import Final, Self
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _LAST_SECONDS: Final = 10.0
@@ -20,52 +18,64 @@ class Interruption:
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
-        self._urgent = asyncio.Event()
-        self._background = Background()
+        self._urgent = False
+        self._limit: asyncio.Timeout | None = None
+        self._hurry: Callable[[], None] | None = None
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self.interrupt)
+            asyncio.get_running_loop().add_signal_handler(number, self.interrupt)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-        await self._background.stop()
+            asyncio.get_running_loop().remove_signal_handler(number)
 
     def interrupt(self) -> None:
         """What a signal does."""
-        (self._urgent if self._asked.is_set() else self._asked).set()
+        self._urgent = self._asked.is_set()
+        self._asked.set()
+        now = asyncio.get_running_loop().time()
+        if self._hurry is not None:
+            if self._urgent:
+                self._hurry()
+                self._limit_to(now + _LAST_SECONDS)
+        else:
+            self._limit_to(now)
 
     async def wait(self) -> None:
         """Returns when an end is asked for."""
         await self._asked.wait()
 
-    async def unless_asked(self, work: Coroutine[Any, Any, None]) -> bool:
+    async def unless_asked(self, work: Awaitable[None]) -> bool:
         """Does `work`, or cancels it when an end is asked for; whether it was done. Raises what it raises."""
-        task = self._background.start(work, "interruptible")
-        asked = self._background.start(self._asked.wait(), "interruption")
-        await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+        self._limit = limit = asyncio.timeout(0 if self._asked.is_set() else None)
+        try:
+            async with limit:
+                await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
             return False
-        await task
+        finally:
+            self._limit = None
         return True
 
-    async def unless_urgent(self, work: Coroutine[Any, Any, None], hurry: Callable[[], None]) -> None:
-        """Does `work`, an orderly end. When there is no time for it, calls `hurry`, which must make it end soon."""
-        task = self._background.start(work, "orderly-end")
-        urgent = self._background.start(self._urgent.wait(), "urgent")
-        await asyncio.wait({task, urgent}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            hurry()
-            await asyncio.wait({task}, timeout=_LAST_SECONDS)
-        urgent.cancel()
-        if task.done():
-            await task
+    async def unless_urgent(self, work: Awaitable[None], hurry: Callable[[], None]) -> None:
+        """Does `work`, an orderly end. At the second signal, also one that came before, calls `hurry`, which must make
+        it end soon.
+        """
+        self._hurry = hurry
+        try:
+            async with asyncio.timeout(None) as self._limit:
+                if self._urgent:
+                    self.interrupt()
+                await work
+        finally:
+            self._limit = self._hurry = None
+
+    def _limit_to(self, when: float) -> None:
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(when)

@@ -22,7 +22,7 @@ STUB = (sys.executable, "-m", "tests.gateway.edge_stub")
 _UP = """
 import asyncio, sys
 from pathlib import Path
-import asyncpg
+import asyncpg, uvloop
 from gateway.config import load
 from gateway.processes import StartFailed
 from gateway.up import run_up
@@ -31,9 +31,13 @@ async def migrate(url):
     print("migrated PostgreSQL", connection.get_server_version().major, flush=True)
     await connection.close()
 path = Path(sys.argv[1])
+work = run_up(
+    load(path, {}), path, demo=sys.argv[2] == "demo", migrate=migrate, program=sys.argv[3:],
+    announce=lambda text: print(text, "\\nEND", flush=True),
+)
 try:
-    asyncio.run(run_up(load(path, {}), path, demo=sys.argv[2] == "demo", migrate=migrate, program=sys.argv[3:],
-                       announce=lambda text: print(text, "\\nEND", flush=True)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
 except StartFailed as failure:
     sys.exit(str(failure))
 """

@@ -1,0 +1,93 @@
+"""Interruption: the first signal is a request, the second an order; a failure is nobody's traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from gateway.interruption import Interruption
+
+
+def press(number: signal.Signals = signal.SIGINT) -> None:
+    os.kill(os.getpid(), number)
+
+
+async def test_work_that_is_not_interrupted() -> None:
+    async with Interruption() as interruption:
+        assert await interruption.unless_asked(asyncio.sleep(0.01))
+        await interruption.unless_urgent(asyncio.sleep(0.01), pytest.fail)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_first_signal_cancels_what_is_starting(number: signal.Signals) -> None:
+    cleaned = []
+
+    async def start() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned.append(True)
+
+    async with Interruption() as interruption:
+        asyncio.get_running_loop().call_later(0.02, press, number)
+        assert not await interruption.unless_asked(start())
+        assert cleaned == [True]
+        await asyncio.wait_for(interruption.wait(), 1)
+        assert not await interruption.unless_asked(asyncio.sleep(60))
+
+
+async def test_the_first_signal_does_not_disturb_an_orderly_end() -> None:
+    async with Interruption() as interruption:
+        asyncio.get_running_loop().call_later(0.01, press)
+        await interruption.wait()
+        await interruption.unless_urgent(asyncio.sleep(0.05), pytest.fail)
+
+
+async def test_the_second_signal_hurries_it() -> None:
+    killed = asyncio.Event()
+
+    async def stop() -> None:
+        await killed.wait()
+
+    async with Interruption() as interruption:
+        for seconds in (0.01, 0.05):
+            asyncio.get_running_loop().call_later(seconds, press)
+        await interruption.wait()
+        await asyncio.wait_for(interruption.unless_urgent(stop(), killed.set), 1)
+
+
+async def test_a_second_signal_before_the_end_has_begun() -> None:
+    killed = asyncio.Event()
+
+    async def stop() -> None:
+        await killed.wait()
+
+    async with Interruption() as interruption:
+        interruption.interrupt()
+        interruption.interrupt()
+        await asyncio.wait_for(interruption.unless_urgent(stop(), killed.set), 1)
+
+
+async def test_a_failure_is_raised_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("cannot listen")
+
+    async with Interruption() as interruption:
+        with pytest.raises(ValueError, match="cannot listen"):
+            await interruption.unless_asked(fails())
+    assert not caplog.records
+
+
+async def test_a_timeout_of_the_work_itself_is_a_failure() -> None:
+    async def slow() -> None:
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(60)
+
+    async with Interruption() as interruption:
+        with pytest.raises(TimeoutError):
+            await interruption.unless_asked(slow())
