@@ -45,6 +45,11 @@ class Home:
         self._lock: int | None = None
         self._log: int | None = None
 
+    @property
+    def taken(self) -> bool:
+        """Whether we hold it."""
+        return self._lock is not None
+
     def take(self) -> None:
         """Makes the directory and holds it. Raises EmbeddedError if another process does, or it cannot be made."""
         try:

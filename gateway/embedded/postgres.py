@@ -86,6 +86,8 @@ class EmbeddedPostgres:
         """Stops it, ending all connections. Idempotent."""
         if self._child is not None:
             await self._child.stop(deadline_seconds)
+        if self._home.taken:
+            self.url_file.unlink(missing_ok=True)  # so that others say plainly that there is no server
         self._home.release()
 
     async def _make_cluster(self, account: Account, programs: Path) -> None:

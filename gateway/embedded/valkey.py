@@ -60,6 +60,8 @@ class EmbeddedValkey:
         """Stops it, its data written. Idempotent."""
         if self._child is not None:
             await self._child.stop(deadline_seconds)
+        if self._home.taken:
+            self.url_file.unlink(missing_ok=True)  # so that others say plainly that there is no server
         self._home.release()
 
     def _configure(self) -> None:

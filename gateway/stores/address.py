@@ -21,12 +21,12 @@ _SETTING: Final[dict[Server, tuple[str, str]]] = {
 
 
 def redis_url(options: StoresOptions) -> str:
-    """The URL of Redis. Raises StoreUnavailable if it is embedded and was never started."""
+    """The URL of Redis. Raises StoreUnavailable if it is embedded and does not run."""
     return _read(options, "valkey") if options.redis == EMBEDDED else options.redis
 
 
 def postgres_url(options: StoresOptions) -> str:
-    """The URL of PostgreSQL. Raises StoreUnavailable if it is embedded and was never started."""
+    """The URL of PostgreSQL. Raises StoreUnavailable if it is embedded and does not run."""
     return _read(options, "postgres") if options.postgres == EMBEDDED else options.postgres
 
 

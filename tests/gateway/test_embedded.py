@@ -151,7 +151,12 @@ async def test_others_find_it_by_its_directory(directory: Path) -> None:
     assert postgres_url(StoresOptions(postgres="postgresql://other/x")) == "postgresql://other/x"
     for name in ("url", "password", "valkey.conf"):
         assert stat.S_IMODE((directory / "valkey" / name).stat().st_mode) == 0o600
+    with pytest.raises(EmbeddedError):
+        await EmbeddedValkey(directory).start()
+    assert redis_url(options) == server.url
     await server.stop()
+    with pytest.raises(StoreUnavailable):
+        redis_url(options)
 
 
 async def test_one_directory_is_for_one_process(directory: Path, valkey: EmbeddedValkey) -> None:
@@ -244,7 +249,7 @@ async def test_both_keep_their_data_when_everything_is_killed_and_none_is_left_b
     await server.stop()
     assert not alive(pid)
     entries = {path.name for path in (directory / "postgres").iterdir()}
-    assert entries == {"cluster", "lock", "log", "password", "port", "url"}
+    assert entries == {"cluster", "lock", "log", "password", "port"}
 
 
 @pytest.mark.skipif(not ROOT, reason="an ordinary user's servers run as that user")
