@@ -11,6 +11,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._random = b""
+        self._place = 0  # of the first byte not used yet
 
     # Asked several times per request: the functions themselves, without a method around them.
     monotonic = staticmethod(time.monotonic)
@@ -28,10 +29,12 @@ class Clock:
         The random bits come from the kernel, a page at a time, because a system call for each id costs as much
         as the rest of the id.
         """
-        if len(self._random) < 10:
+        place = self._place
+        if place == len(self._random):
             self._random = os.urandom(4000)
-        random, self._random = self._random[:10], self._random[10:]
-        return uuid7_of(self.micros() // 1000, random)
+            place = 0
+        self._place = place + 10
+        return uuid7_of(time.time_ns() // 1_000_000, self._random[place : place + 10])
 
 
 def uuid7_of(millis: int, random: bytes) -> bytes:

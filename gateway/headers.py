@@ -135,6 +135,15 @@ class Headers:
         name = name.lower()
         return [_value(present, line) for present, line in self.lines if present == name]
 
+    def take(self, name: str) -> list[str]:
+        """Take out all fields of this name; their values, in order."""
+        name = name.lower()
+        if name not in self:
+            return []
+        values = self.getall(name)
+        del self[name]
+        return values
+
     def add(self, name: str, value: str) -> None:
         """One more field, whether or not there are others of its name."""
         self.lines.append(_line(name, value))

@@ -22,6 +22,9 @@ _RANDOM: Final = 32  # characters
 _BODY: Final = 8 + _RANDOM
 _LENGTH: Final = _BODY + 6
 
+LONGEST_KEY: Final = _LENGTH
+"""Characters of a key; what is longer is none and not worth a hash."""
+
 
 def new_key(mode: Mode) -> str:
     """A fresh key for production (`live`) or for trying things out (`test`)."""

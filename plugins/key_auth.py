@@ -8,7 +8,7 @@ from pydantic import field_validator
 
 from gateway.exchange import Exchange, Request
 from gateway.headers import valid_field
-from gateway.keys import digest, looks_valid
+from gateway.keys import LONGEST_KEY, digest
 from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import Unauthorized
 from gateway.services import Services
@@ -52,6 +52,8 @@ class KeyAuth(Plugin[Config]):
         super().__init__(config, services)
         self._header = config.header.lower() if config.header is not None else None
         self._query = config.query
+        self._bearer = config.bearer
+        self._forward = config.forward
         self._by_digest = services.consumers.by_key_digest
         scheme = "Bearer" if config.bearer else "ApiKey"
         self._challenge = {"www-authenticate": f'{scheme} realm="{config.realm}"'}
@@ -59,8 +61,7 @@ class KeyAuth(Plugin[Config]):
     def on_request(self, exchange: Exchange) -> None:
         request = exchange.request
         key = self._take_key(request)
-        # The checksum first: most keys that are no keys cost no hash and no look-up.
-        if key is None or not looks_valid(key):
+        if key is None or len(key) > LONGEST_KEY:
             self._refuse()
         consumer = self._by_digest(digest(key))
         if consumer is None:
@@ -70,16 +71,15 @@ class KeyAuth(Plugin[Config]):
 
     def _take_key(self, request: Request) -> str | None:
         """The one key the request holds, taken out of it unless it is to be forwarded."""
-        headers, forward = request.headers, self.config.forward
+        headers, forward = request.headers, self._forward
         key: str | None = None
-        found = headers.getall(self._header) if self._header is not None else []
-        if found:
-            key = found[0]
-            if len(found) > 1 and any(other != key for other in found):
-                self._refuse()
-            if not forward:
-                del headers[self._header or ""]
-        if self.config.bearer and "authorization" in headers:
+        if self._header is not None:
+            found = headers.getall(self._header) if forward else headers.take(self._header)
+            if found:
+                key = found[0]
+                if len(found) > 1 and any(other != key for other in found):
+                    self._refuse()
+        if self._bearer and "authorization" in headers:
             key = self._take_bearer(request, key)
         if self._query is not None and "?" in request.target:
             target, values = without_parameter(request.target, self._query)
@@ -102,7 +102,7 @@ class KeyAuth(Plugin[Config]):
             return key  # some other token, for the upstream
         if key is not None and key != token:
             self._refuse()
-        if not self.config.forward:
+        if not self._forward:
             del request.headers["authorization"]
         return token
 

@@ -6,6 +6,7 @@ Everything here is a wire format: fields are only ever added at the end, with a 
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -63,6 +64,7 @@ encode_frame = msgspec.msgpack.Encoder().encode
 decode_frame = msgspec.msgpack.Decoder(Frame).decode
 
 
+@lru_cache(maxsize=4096)
 def shard_of(organization: str, shards: int) -> int:
     """The shard that all usage of an organization goes to: CRC-32 of its name, modulo the number of shards."""
     return zlib.crc32(organization.encode()) % shards

@@ -128,6 +128,11 @@ class SegmentReader:
             while chunk := file.read(CHUNK):
                 self.damaged = self.damaged or bool(chunk.strip(b"\0"))
 
+    def first(self) -> Record | None:
+        """The first record alone, without reading what follows; None if it is not there or not whole. Raises OSError."""
+        with self._path.open("rb", buffering=0) as file:
+            return self._record(file)
+
     def _record(self, file: FileIO) -> Record | None:
         prefix = self._bytes(file, 0, _PREFIX.size)
         if len(prefix) < _PREFIX.size:
@@ -176,10 +181,9 @@ def first_admitted_at(path: Path) -> int | None:
 
     Raises OSError.
     """
-    for record in SegmentReader(path):
-        event = decode_payload(record.payload)
-        return None if event is None else event.admitted_at
-    return None
+    record = SegmentReader(path).first()
+    event = decode_payload(record.payload) if record is not None else None
+    return None if event is None else event.admitted_at
 
 
 def survey(segment: Segment, shards: int) -> dict[bytes, bytes]:

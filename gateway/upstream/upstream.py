@@ -12,7 +12,7 @@ from gateway.exchange import Request, Response
 from gateway.forwarding import Forwarding, upstream_head
 from gateway.http1.grammar import IDEMPOTENT, Malformed, valid_host
 from gateway.options import Duration, Options, Size
-from gateway.problem import BadGateway, GatewayTimeout
+from gateway.problem import BadGateway, GatewayTimeout, Overloaded
 from gateway.upstream.balancer import RoundRobin
 from gateway.upstream.connection import Connection, Lost, TimedOut
 from gateway.upstream.pool import Pool
@@ -124,7 +124,10 @@ class Upstream:
             reused = connection is not None
             try:
                 if connection is None:
-                    connection = await self._background.start(self.pool.connect(target), "connection")
+                    opened = await self._background.start(self._connect(target), "connection")
+                    if isinstance(opened, Exception):
+                        raise opened
+                    connection = opened
                 head = upstream_head(request, self._forwarding, self._host_for(request, target))
                 answer = connection.call(
                     request, head, first_byte=self._first_byte, idle=self._idle_timeout, deadline=deadline
@@ -159,6 +162,13 @@ class Upstream:
         if rule == "preserve":
             return request.host or target.authority
         return target.authority if rule == "target" else rule
+
+    async def _connect(self, target: Target) -> Connection | Exception:
+        """A connection from the pool, or why there is none: said to the one who waits, not to the log of tasks."""
+        try:
+            return await self.pool.connect(target)
+        except (OSError, TimeoutError, Overloaded) as error:
+            return error
 
     async def _open(self, target: Target) -> Connection:
         async with timeout(self._timeouts.connect):
