@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Final
+
+
+_VERSION_AND_VARIANT: Final = 0x7 << 76 | 0x2 << 62
+_RANDOM_BITS: Final = (1 << 80) - 1 & ~(0xF << 76 | 0x3 << 62)
 
 
 class Clock:
@@ -39,10 +44,7 @@ class Clock:
 
 def uuid7_of(millis: int, random: bytes) -> bytes:
     """The UUIDv7 for a time in milliseconds and 10 random bytes, 6 bits of which give way to version and variant."""
-    number = millis << 80 | int.from_bytes(random, "big")
-    number = number & ~(0xF << 76) | 0x7 << 76
-    number = number & ~(0x3 << 62) | 0x2 << 62
-    return number.to_bytes(16, "big")
+    return (millis << 80 | int.from_bytes(random, "big") & _RANDOM_BITS | _VERSION_AND_VARIANT).to_bytes(16, "big")
 
 
 def uuid7_millis(identifier: bytes) -> int:

@@ -129,7 +129,7 @@ class SegmentReader:
                 self.damaged = self.damaged or bool(chunk.strip(b"\0"))
 
     def first(self) -> Record | None:
-        """The first record alone, without reading what follows; None if it is not there or not whole. Raises OSError."""
+        """The first record alone, without reading what follows; None if there is no whole one. Raises OSError."""
         with self._path.open("rb", buffering=0) as file:
             return self._record(file)
 

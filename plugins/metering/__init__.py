@@ -138,12 +138,11 @@ class Metering(Plugin[Config]):
 
     def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
         tally = exchange.get(TALLY)
-        if tally is None:
-            return chunk
-        if tally.reading is not None and chunk:
-            tally.reading.add(chunk)
-        if last or (exchange.until_close and tally.booked is None):
-            self._book(exchange, tally, len(chunk), last)
+        if tally is not None:
+            if tally.reading is not None and chunk:
+                tally.reading.add(chunk)
+            if last or (exchange.until_close and tally.booked is None):
+                self._book(exchange, tally, len(chunk), last)
         return chunk
 
     def on_finish(self, exchange: Exchange) -> None:
