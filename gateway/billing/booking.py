@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from gateway.billing.database import Connection, Row, Unacceptable, Uuid
+from gateway.billing.database import Connection, Row, Taken, Unacceptable, Uuid
 from gateway.billing.record import Fate, Record, Refusal, columns, day_of
 from gateway.metering.event import UsageEvent
 
@@ -33,27 +33,33 @@ class Booked(NamedTuple):
     refused: list[Record]
 
 
-async def book(connection: Connection, records: list[Record]) -> Booked:
+async def book(connection: Connection, records: list[Record], *, all_new: bool = True) -> Booked:
     """Books records of distinct events that have no refusal, within a transaction.
 
-    A record that PostgreSQL will not take is found by halving: it is refused alone, the others are booked.
+    It tries first as if all of them were new (`all_new`), which they usually are. A record that PostgreSQL will not
+    take is found by halving: it is refused alone, the others are booked.
     """
     if not records:
         return Booked([], [])
     try:
         async with connection.atomic():
-            return Booked(await _book_all(connection, records), [])
+            return Booked(await _book_all(connection, records, all_new), [])
+    except Taken:
+        if not all_new:
+            raise
+        return await book(connection, records, all_new=False)
     except Unacceptable as error:
         if len(records) == 1:
             return Booked([], [replace(records[0], refusal=Refusal(Fate.DEAD_LETTER, str(error)))])
     middle = len(records) // 2
-    first = await book(connection, records[:middle])
-    second = await book(connection, records[middle:])
+    first = await book(connection, records[:middle], all_new=all_new)
+    second = await book(connection, records[middle:], all_new=all_new)
     return Booked(first.fresh + second.fresh, first.refused + second.refused)
 
 
-async def _book_all(connection: Connection, records: list[Record]) -> list[Record]:
-    (outcome,) = await connection.rows("book_events", *_parameters(records))
+async def _book_all(connection: Connection, records: list[Record], all_new: bool) -> list[Record]:
+    query = "book_new_events" if all_new else "book_events"
+    (outcome,) = await connection.rows(query, *_parameters(records))
     fresh = records
     if outcome["booked"] is not None:
         booked = set(outcome["booked"])
@@ -76,7 +82,7 @@ def _event(record: Record) -> UsageEvent:
 
 
 def _parameters(records: Sequence[Record]) -> list[list[object]]:
-    """The parameters of `book_events`.
+    """The parameters of `book_new_events` and `book_events`.
 
     What many events have in common is sent once, because asyncpg takes longer to pack a value than PostgreSQL to
     insert it.

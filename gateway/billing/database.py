@@ -1,7 +1,7 @@
 """Database: the only door to asyncpg. A pool of connections that act as one role, and queries known by name.
 
 Every statement has a deadline on both sides: the server gives it up (`statement_timeout`), and where the server
-itself is stuck the connection is dropped. Errors leave here under three names, one for each thing a caller can do.
+itself is stuck the connection is dropped. Errors leave here under names that say what a caller can do.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class Retry(Exception):
     """The transaction lost against another one and left nothing behind. Try again at once."""
 
 
+class Taken(Retry):
+    """A row with this unique key exists already."""
+
+
 class Unacceptable(Exception):
     """PostgreSQL will never take these values: a poisoned record is among them."""
 
@@ -57,6 +61,8 @@ def _rename(error: Exception) -> Exception | None:
     state = error.sqlstate or "XX000"
     if state == "23514" and error.constraint_name is None:
         return Retry(str(error))  # no partition takes the row: its day has to be opened first
+    if state == "23505":
+        return Taken(str(error))
     if state[:2] in {"22", "23", "54"}:
         return Unacceptable(str(error))
     if state[:2] in {"40", "55"}:
@@ -90,13 +96,17 @@ def _connecting() -> Iterator[None]:
 def parse_queries(text: str) -> dict[str, str]:
     """The statements of a file by name: each follows a line `-- name: …`; other comments stay with it.
 
-    Raises ValueError for a name that occurs twice.
+    What follows `-- part: …` is no statement, but put in where `{…}` names it. Raises ValueError for a name that
+    occurs twice, KeyError for a part that does not exist.
     """
+    parts: dict[str, str] = {}
     queries: dict[str, str] = {}
-    for match in re.finditer(r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", text, re.MULTILINE | re.DOTALL):
-        if match[1] in queries:
-            raise ValueError(f"query {match[1]!r} is defined twice")
-        queries[match[1]] = match[2].strip()
+    pattern = r"^-- (name|part): (\w+)\n(.*?)(?=^-- (?:name|part): |\Z)"
+    for kind, name, body in re.findall(pattern, text, re.MULTILINE | re.DOTALL):
+        if name in queries or name in parts:
+            raise ValueError(f"query {name!r} is defined twice")
+        whole = re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], body.strip())
+        (queries if kind == "name" else parts)[name] = whole
     return queries
 
 

@@ -1,4 +1,5 @@
--- All statements of the billing worker, reconcile and the reports. `gateway.billing.database` reads them by name.
+-- All statements of the billing worker, reconcile and the reports. `gateway.billing.database` reads them by name; a part
+-- stands in others where its name does, in braces.
 --
 -- Classes of advisory locks: 7401 a shard's transaction, 7402 a shard's owner, 7403 a worker's presence,
 -- 7404 migration, 7405 opening of days.
@@ -35,41 +36,56 @@ select fate.segment, fate.number, fate.payload_hash
 from unnest($1::text[], $2::integer[], $3::integer[]) as stretch (segment, low, high)
 join aside_fate as fate on fate.segment = stretch.segment and fate.number between stretch.low and stretch.high
 
--- name: book_events
--- Books events that are not booked yet. An event is passed over if its id is booked or if its place in its segment is.
--- Returns the ids it booked, or null if that is all of them, and those among them that were cancelled before they
--- came. What many events of a batch have in common is sent once: `shared` is its place, from 1, among those.
+-- part: insert_events
+-- What many events of a batch have in common is sent once: `shared` is its place, from 1, among those.
+insert into usage_event (
+  event_id, number, ref, admitted_at, occurred_at, quantities, payload_hash,
+  event_day, segment, version, kind, organization, subscription, plan_version, key, route,
+  upstream, provider, model, status, outcome
+)
+select
+  event_id, number, ref,
+  timestamptz 'epoch' + admitted_at * interval '1 microsecond',
+  timestamptz 'epoch' + occurred_at * interval '1 microsecond',
+  quantities, payload_hash,
+  event_day, segment, version, kind, organization, subscription, plan_version, key, route,
+  upstream, provider, model, status, outcome
+from unnest(
+  $1::integer[], $2::uuid[], $3::integer[], $4::uuid[], $5::bigint[], $6::bigint[], $7::jsonb[], $8::bytea[]
+) as event (shared, event_id, number, ref, admitted_at, occurred_at, quantities, payload_hash)
+join unnest(
+  $9::date[], $10::text[], $11::smallint[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[],
+  $17::text[], $18::text[], $19::text[], $20::text[], $21::smallint[], $22::text[]
+) with ordinality as common (
+  event_day, segment, version, kind, organization, subscription, plan_version, key, route,
+  upstream, provider, model, status, outcome, place
+) on common.place = event.shared
+
+-- part: cancelled_before
+select coalesce(array_agg(booked.event_id), '{}')
+from booked
+join usage_cancel on usage_cancel.ref = booked.event_id and usage_cancel.organization = booked.organization
+
+-- name: book_new_events
+-- Books events of which none is booked and every place in its segment is free, as is usual; fails if that is not so.
+-- Returns those of them that were cancelled before they came.
 with booked as (
-  insert into usage_event (
-    event_id, number, ref, admitted_at, occurred_at, quantities, payload_hash,
-    event_day, segment, version, kind, organization, subscription, plan_version, key, route,
-    upstream, provider, model, status, outcome
-  )
-  select
-    event_id, number, ref,
-    timestamptz 'epoch' + admitted_at * interval '1 microsecond',
-    timestamptz 'epoch' + occurred_at * interval '1 microsecond',
-    quantities, payload_hash,
-    event_day, segment, version, kind, organization, subscription, plan_version, key, route,
-    upstream, provider, model, status, outcome
-  from unnest(
-    $1::integer[], $2::uuid[], $3::integer[], $4::uuid[], $5::bigint[], $6::bigint[], $7::jsonb[], $8::bytea[]
-  ) as event (shared, event_id, number, ref, admitted_at, occurred_at, quantities, payload_hash)
-  join unnest(
-    $9::date[], $10::text[], $11::smallint[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[],
-    $17::text[], $18::text[], $19::text[], $20::text[], $21::smallint[], $22::text[]
-  ) with ordinality as common (
-    event_day, segment, version, kind, organization, subscription, plan_version, key, route,
-    upstream, provider, model, status, outcome, place
-  ) on common.place = event.shared
+  {insert_events}
+  returning event_id, organization
+)
+select ({cancelled_before}) as cancelled, null::uuid[] as booked
+
+-- name: book_events
+-- Books events, and passes over those whose id is booked or whose place is taken; takes half as long again.
+-- Returns those that were cancelled before they came, and the ids it booked, or null if that is all of them.
+with booked as (
+  {insert_events}
   on conflict do nothing
   returning event_id, organization
 )
-select
-  case when count(*) < cardinality($2::uuid[]) then coalesce(array_agg(booked.event_id), '{}') end as booked,
-  coalesce(array_agg(booked.event_id) filter (where usage_cancel.ref is not null), '{}') as cancelled
+select ({cancelled_before}) as cancelled,
+       case when count(*) < cardinality($2::uuid[]) then coalesce(array_agg(event_id), '{}') end as booked
 from booked
-left join usage_cancel on usage_cancel.ref = booked.event_id and usage_cancel.organization = booked.organization
 
 -- name: booked_by_id
 -- One day at a time, so that the planner looks at one partition.
