@@ -141,7 +141,7 @@ class Metering(Plugin[Config]):
         if tally is not None:
             if tally.reading is not None and chunk:
                 tally.reading.add(chunk)
-            if last or (exchange.until_close and tally.booked is None):
+            if tally.booked is None and (last or exchange.until_close):
                 self._book(exchange, tally, len(chunk), last)
         return chunk
 

@@ -1,0 +1,138 @@
+"""Play: a plugin test in three lines. Real chain, real consumers, a real journal; only the upstream is a script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.background import Background
+from gateway.chain import Chain
+from gateway.clock import Clock
+from gateway.consumers import ConsumerOptions, Consumers, KeyOptions
+from gateway.exchange import Exchange, Outcome, Request, Response
+from gateway.headers import Headers
+from gateway.keys import digest, new_key
+from gateway.metering.event import UsageEvent
+from gateway.metering.journal import JournalOptions
+from gateway.metering.segment import FINAL, SegmentReader, decode_payload
+from gateway.metering.usage import Usage, UsageOptions
+from gateway.metrics import Metrics
+from gateway.plugin import AnyPlugin
+from gateway.services import Services
+from gateway.stores.redis import Redis
+
+KEY = new_key("test")
+OTHER_KEY = new_key("test")
+NOWHERE = "redis://127.0.0.1:1"
+
+
+class Lines:
+    """An access log that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def write(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+
+
+@dataclass
+class Played:
+    """What came of an exchange."""
+
+    exchange: Exchange
+    response: Response
+    body: bytes
+    seen_upstream: Request | None
+
+
+class Stage:
+    """Where plugins are played: services of their own, and a journal in a directory of the test's."""
+
+    def __init__(self, directory: Path, **journal: Any) -> None:
+        self.directory = directory
+        self.metrics = Metrics(None)
+        self.clock = Clock()
+        self.access_log = Lines()
+        self._redis = Redis(NOWHERE)
+        options = JournalOptions(directory=str(directory), segment=64 * 1024, **journal)
+        self.usage = Usage(UsageOptions(journal=options), redis=self._redis, clock=self.clock, metrics=self.metrics)
+        keys = [KeyOptions(id="k1", sha256=digest(KEY).hex()), KeyOptions(id="k2", sha256=digest(OTHER_KEY).hex())]
+        consumer = ConsumerOptions(name="bob", organization="acme", subscription="s1", keys=keys)
+        self.services = Services(
+            clock=self.clock,
+            metrics=self.metrics,
+            background=Background(),
+            consumers=Consumers([consumer]),
+            journal=self.usage.journal,
+            access_log=self.access_log,  # type: ignore[arg-type]
+            forward=_no_upstream,
+        )
+
+    def make(self, kind: type[AnyPlugin], **options: Any) -> AnyPlugin:
+        """A plugin with these options, as its block in the configuration would make it."""
+        return kind(kind.config_type.model_validate(options), self.services)
+
+    async def play(
+        self,
+        *plugins: AnyPlugin,
+        request: Request | None = None,
+        answer: Response | Exception | None = None,
+        pieces: Sequence[bytes] | None = None,
+        broken: Outcome | None = None,
+        until_close: bool = False,
+    ) -> Played:
+        """One exchange: hooks are called as delivery calls them. `broken` ends the body before its last piece."""
+        request = request or ask()
+        chain, exchange = Chain(plugins), Exchange(request, self.clock)
+        exchange.route = "r"
+        seen: list[Request] = []
+
+        async def forward(going: Exchange) -> Response:
+            seen.append(going.request)
+            going.upstream = "u"
+            if isinstance(answer, Exception):
+                raise answer
+            return answer or Response(200, {"content-type": "application/json"}, b"{}")
+
+        response = await chain.respond(exchange, forward)
+        exchange.until_close = until_close
+        whole = response.body if isinstance(response.body, bytes) else b""
+        sending = list(pieces) if pieces is not None and seen else [whole]
+        body = b""
+        for place, piece in enumerate(sending):
+            last = place == len(sending) - 1
+            if last and broken:
+                exchange.outcome = broken
+                break
+            sent = chain.passes(exchange, piece, last)
+            exchange.status_sent = response.status
+            exchange.bytes_out += len(sent)
+            body += sent
+        exchange.finished_at = self.clock.monotonic()
+        chain.finish(exchange)
+        return Played(exchange, response, body, seen[0] if seen else None)
+
+    def events(self) -> list[UsageEvent]:
+        """The final records in the journal, in the order they were written."""
+        found: list[UsageEvent] = []
+        for path in sorted(self.directory.glob("*/*.segment")):
+            payloads = [record.payload for record in SegmentReader(path) if record.kind == FINAL]
+            found += [event for event in map(decode_payload, payloads) if event is not None]
+        return found
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        await self.usage.stop(0.0)
+        await self._redis.close()
+
+
+def ask(target: str = "/", method: str = "GET", **fields: str) -> Request:
+    """A request; underscores in the names of fields stand for dashes."""
+    return Request(method, target, Headers({name.replace("_", "-"): value for name, value in fields.items()}))
+
+
+async def _no_upstream(_request: Request, upstream: str) -> Response:
+    raise LookupError(upstream)

@@ -1,0 +1,130 @@
+"""What every plugin can rely on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.body import Body
+from gateway.chain import Chain
+from gateway.exchange import Exchange, Response
+from gateway.plugin import Plugin, PluginConfig
+from gateway.problem import Overloaded
+from tests.play import Stage
+
+
+class Config(PluginConfig):
+    name: str = "a"
+
+
+class Diary(Plugin[Config]):
+    """Writes down when it is called."""
+
+    pages: list[str]
+
+    def on_request(self, exchange: Exchange) -> Response | None:
+        self.pages.append(f"{self.config.name} in")
+        return None
+
+    def on_response(self, exchange: Exchange, response: Response) -> None:
+        self.pages.append(f"{self.config.name} out")
+
+    def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
+        self.pages.append(f"{self.config.name} {'last' if last else 'chunk'}")
+        return chunk + self.config.name.encode()
+
+    def on_finish(self, exchange: Exchange) -> None:
+        self.pages.append(f"{self.config.name} end")
+
+
+def diaries(stage: Stage, names: str) -> tuple[list[Diary], list[str]]:
+    pages: list[str] = []
+    found = []
+    for name in names:
+        diary = stage.make(Diary, name=name)
+        assert isinstance(diary, Diary)
+        diary.pages = pages
+        found.append(diary)
+    return found, pages
+
+
+class Answering(Plugin[Config]):
+    def on_request(self, exchange: Exchange) -> Response:
+        return Response(299, {}, b"mine")
+
+
+class Raising(Plugin[Config]):
+    def on_request(self, exchange: Exchange) -> None:
+        raise Overloaded("for now") if self.config.name == "problem" else RuntimeError("secret text")
+
+
+class Replacing(Plugin[Config]):
+    def on_response(self, exchange: Exchange, response: Response) -> Response:
+        return Response(298, {}, b"other")
+
+
+class Waiting(Plugin[Config]):
+    async def on_request(self, exchange: Exchange) -> None:
+        return None
+
+
+class AsyncChunk(Plugin[Config]):
+    async def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:  # type: ignore[override]
+        return chunk
+
+
+async def test_in_listed_order_and_back_in_reverse(stage: Stage):
+    plugins, pages = diaries(stage, "ab")
+    played = await stage.play(*plugins, pieces=[b"1", b"2"])
+    ways = "a in,b in,b out,a out,b chunk,a chunk,b last,a last,b end,a end"
+    assert pages == ways.split(",")
+    assert played.body == b"1ba2ba"
+
+
+async def test_an_answer_passes_back_only_through_those_before_its_maker(stage: Stage):
+    (first, second), pages = diaries(stage, "ab")
+    played = await stage.play(first, stage.make(Answering), second)
+    assert pages == ["a in", "a out", "a last", "a end"]
+    assert (played.response.status, played.body) == (299, b"minea")
+
+
+async def test_a_problem_is_an_answer(stage: Stage):
+    (first,), pages = diaries(stage, "a")
+    played = await stage.play(first, stage.make(Raising, name="problem"))
+    assert played.response.status == 503
+    assert b"for now" in played.body
+    assert pages == ["a in", "a out", "a last", "a end"]
+
+
+async def test_a_bug_is_a_500_without_its_text(stage: Stage):
+    played = await stage.play(stage.make(Raising))
+    assert played.response.status == 500
+    document = json.loads(played.body)
+    assert document["title"] == "The gateway failed to do its work"
+    assert b"secret" not in played.body
+
+
+async def test_a_response_that_is_replaced_gives_up_its_body(stage: Stage):
+    class Target:
+        abandoned = 0
+
+        def abandon_body(self) -> None:
+            self.abandoned += 1
+
+    target = Target()
+    body = Body(target, None)  # type: ignore[arg-type]
+    played = await stage.play(stage.make(Replacing), answer=Response(200, {}, body))
+    assert played.response.status == 298
+    assert target.abandoned == 1
+
+
+async def test_hooks_may_wait(stage: Stage):
+    plugin = stage.make(Waiting)
+    assert Chain([plugin]).waits
+    assert (await stage.play(plugin)).response.status == 200
+
+
+def test_after_the_first_byte_nothing_may_wait(stage: Stage):
+    with pytest.raises(TypeError, match="must be a plain def"):
+        Chain([stage.make(AsyncChunk)])
