@@ -96,11 +96,6 @@ async def test_control_without_the_unique_key_events_are_doubled(tmp_path: Path)
     try:
         await system.start()
         for row in await system.query(
-            "select i.indexrelid::regclass::text as name from pg_index i join pg_class c on c.oid = i.indrelid "
-            "where c.relname = 'usage_event' and i.indisunique and not i.indisprimary"
-        ):
-            await system.query(f"drop index {row['name']} cascade")
-        for row in await system.query(
             "select conname from pg_constraint where conrelid = 'usage_event'::regclass and contype in ('p', 'u')"
         ):
             await system.query(f"alter table usage_event drop constraint {row['conname']} cascade")
