@@ -6,7 +6,6 @@ import os
 import time
 from typing import Final
 
-
 _VERSION_AND_VARIANT: Final = 0x7 << 76 | 0x2 << 62
 _RANDOM_BITS: Final = (1 << 80) - 1 & ~(0xF << 76 | 0x3 << 62)
 

@@ -5,69 +5,23 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.clock import Clock
-from gateway.metering.directory import Directory
-from gateway.metering.event import UsageEvent, decode_event, encode_event
-from gateway.metering.journal import Journal, JournalOptions
+from gateway.metering.event import UsageEvent, decode_event
+from gateway.metering.journal import JournalOptions
 from gateway.metering.segment import (
-    FINAL,
     LARGEST_PAYLOAD,
-    LARGEST_RECORD,
     STARTED,
-    Record,
     Segment,
     SegmentReader,
 )
-from gateway.metrics import Metrics
 from gateway.problem import JournalFull
+from tests.gateway.metering.bench import PER_SEGMENT, SEGMENT, Bench, large
 from tests.gateway.metering.conftest import HandClock, MakeEvent, until
-
-SEGMENT = 64 * 1024
-PER_SEGMENT = SEGMENT // LARGEST_RECORD
-
-
-class Bench:
-    """A journal and all that it tells others."""
-
-    def __init__(self, root: Path, *, clock: Clock, budget: int = 8 * SEGMENT, **options: Any) -> None:
-        self.options = JournalOptions(directory=str(root), budget=budget, segment=SEGMENT, **options)
-        self.directory = Directory(root, limit=self.options.limit)
-        self.boot = self.directory.claim("b" * 16)
-        self.metrics = Metrics(None)
-        self.shipped: list[tuple[str, int, bytes]] = []
-        self.closed: list[Segment] = []
-        self.journal = Journal(
-            self.options,
-            boot=self.boot,
-            clock=clock,
-            metrics=self.metrics,
-            ship=lambda segment, number, organization, payload: self.shipped.append((segment.name, number, payload)),
-            closed=self.closed.append,
-        )
-
-    @property
-    def segment(self) -> Segment:
-        return self.journal._writer.segment
-
-    def files(self) -> list[Path]:
-        return sorted(self.directory.root.glob("*/*.segment"))
-
-    def records(self) -> list[Record]:
-        return [record for path in self.files() for record in SegmentReader(path)]
-
-    def events(self, kind: int = FINAL) -> list[UsageEvent]:
-        return [decode_event(record.payload) for record in self.records() if record.kind == kind]
-
-    def write(self, event: UsageEvent) -> asyncio.Future[None] | None:
-        self.journal.reserve()
-        return self.journal.append(event)
 
 
 @pytest.fixture
@@ -75,12 +29,6 @@ def bench(tmp_path: Path, clock: HandClock) -> Iterator[Bench]:
     bench = Bench(tmp_path / "journal", clock=clock)
     yield bench
     bench.boot.close()
-
-
-def large(make_event: MakeEvent, payload_bytes: int = LARGEST_PAYLOAD) -> UsageEvent:
-    """An event that takes exactly so many bytes packed (a few less where there are less than 400)."""
-    rest = len(encode_event(make_event(route="r" * 300))) - 300
-    return make_event(route="r" * (payload_bytes - rest))
 
 
 async def test_an_appended_event_is_in_the_file_and_handed_on(bench: Bench, make_event: MakeEvent) -> None:
@@ -340,89 +288,3 @@ async def test_surplus_room_is_given_back(bench: Bench) -> None:
     assert len(bench.files()) <= 3
     await bench.journal.finish()
     assert bench.files() == []
-
-
-async def test_with_sync_disk_events_are_handed_on_when_they_are_on_the_disk(
-    tmp_path: Path, clock: HandClock, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = Bench(tmp_path, clock=clock, sync="disk")
-    syncs = []
-    sync = os.fdatasync
-
-    def counted(fd: int) -> None:
-        syncs.append(fd)
-        sync(fd)
-
-    monkeypatch.setattr(os, "fdatasync", counted)
-    futures = [bench.write(make_event()) for _ in range(100)]
-    assert len(bench.records()) == 100
-    assert bench.shipped == []
-    for future in futures:
-        assert future is not None
-        await future
-    assert len(bench.shipped) == 100
-    assert len(syncs) == 2, "the first alone, the other 99 together"
-    await bench.journal.finish()
-    bench.boot.close()
-
-
-async def test_after_a_failed_sync_the_events_are_written_once_more(
-    tmp_path: Path, clock: HandClock, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = Bench(tmp_path, clock=clock, sync="disk")
-    sync = os.fdatasync
-    failures = iter([OSError(5, "Input/output error")])
-
-    def fail_once(fd: int) -> None:
-        if (error := next(failures, None)) is not None:
-            raise error
-        sync(fd)
-
-    monkeypatch.setattr(os, "fdatasync", fail_once)
-    events = [make_event() for _ in range(3)]
-    futures = [bench.write(event) for event in events]
-    for future in futures:
-        assert future is not None
-        await future
-    assert bench.events() == events * 2
-    (failed,) = bench.closed
-    assert failed.unsent, "what may be in it is sent, too"
-    assert {name for name, _, _ in bench.shipped} == {bench.segment.name}
-    await bench.journal.finish()
-    bench.boot.close()
-
-
-async def test_a_disk_that_never_syncs_says_so_to_each_event(
-    tmp_path: Path, clock: HandClock, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = Bench(tmp_path, clock=clock, sync="disk")
-
-    def fail(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fdatasync", fail)
-    futures = [bench.write(make_event()) for _ in range(3)]
-    for future in futures:
-        assert future is not None
-        with pytest.raises(JournalFull):
-            await future
-    assert bench.shipped == []
-    monkeypatch.undo()
-    await bench.journal.finish()
-    bench.boot.close()
-
-
-async def test_carried_starts_are_on_the_disk_before_the_old_ones_may_go(
-    tmp_path: Path, clock: HandClock, make_event: MakeEvent
-) -> None:
-    bench = Bench(tmp_path, clock=clock, sync="disk")
-    begun = make_event()
-    bench.journal.reserve()
-    bench.journal.start(begun)
-    first = bench.segment
-    bench.journal._writer.spares.make_now()
-    bench.journal.carry([first])
-    assert (first.starts, bench.segment.starts) == (1, 1)
-    await until(lambda: first.starts == 0)
-    await bench.journal.finish()
-    bench.boot.close()
