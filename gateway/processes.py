@@ -1,7 +1,6 @@
 """Processes: the supervisor of a node. It owns the sockets, the edge processes, the admin listener and the steward.
 
-It serves no request itself, so that nothing a client sends can end it; whatever happens to an edge process, its
-sockets, its counters and its journal are still there for the next one.
+It serves no request itself, so nothing a client sends can end it: sockets, counters and journals outlive a process.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from gateway.body import Body
 from gateway.headers import valid_field
 
 MAX_OVERHEAD: Final = 64 * 1024
-"""Bytes of chunk extensions and trailer fields between two pieces of a body."""
+"""Bytes that chunk extensions and trailer fields may take, beside what the chunks themselves need."""
 
 
 class BadChunks(Exception):
@@ -23,28 +23,35 @@ class ChunkedDecoder:
     `surplus` says that bytes came after the end; whose they are is for the owner to decide.
     """
 
-    __slots__ = ("_body", "_overhead", "_parser", "_valid", "surplus")
+    __slots__ = ("_began", "_body", "_fed", "_parser", "_valid", "surplus")
 
     def __init__(self, body: Body) -> None:
         self._body = body
-        self._overhead = 0
+        self._fed = 0
         self._valid = True
+        self._began = False
         self.surplus = False
         # llhttp reads messages, not bodies: it is told that one begins.
         self._parser = HttpRequestParser(self)
         self._parser.feed_data(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self._began = True
 
     def feed(self, data: bytes) -> None:
         """Encoded bytes arrived. Raises BadChunks."""
-        self._overhead += len(data)
+        self._fed += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserError as error:
             if not self._body.complete:
                 raise BadChunks from error
             self.surplus = True
-        if not self._body.complete and (self._overhead > MAX_OVERHEAD or not self._valid):
+        if not self._body.complete and (not self._valid or self._wasteful()):
             raise BadChunks
+
+    def _wasteful(self) -> bool:
+        """Whether far more bytes went into the coding than chunks of a byte each would need."""
+        received = self._body.received
+        return self._fed - received > MAX_OVERHEAD + 8 * received
 
     # What llhttp calls
 
@@ -53,7 +60,7 @@ class ChunkedDecoder:
             self.surplus = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._overhead == 0 or self._body.complete:
+        if not self._began or self._body.complete:
             return  # of the head that we wrote ourselves, or of what came after the end
         field = name.decode("latin-1"), value.decode("latin-1")
         if valid_field(*field):
@@ -63,9 +70,8 @@ class ChunkedDecoder:
 
     def on_body(self, data: bytes) -> None:
         if not self._body.complete:
-            self._overhead = 1
             self._body.feed(data)
 
     def on_message_complete(self) -> None:
-        if not self._body.complete and self._valid:
+        if not self._body.complete and self._valid and not self._wasteful():
             self._body.finish()

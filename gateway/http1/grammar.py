@@ -32,10 +32,8 @@ RESPONSE_HEAD: Final = re.compile(
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/(\d)\.(\d)$")
 # What no valid head contains, wherever it is cut: a line feed alone, a carriage return alone, a control character.
 _NEVER_IN_HEAD: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_HOST: Final = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[!$&'()*+,;=:\-._~0-9A-Za-z]+\]|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+)"
-    r"(?::(\d{0,5}))?"
-)
+# A registered name without the characters that DNS does not have and lists do: `a,b` is two hosts to some readers.
+_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+)(?::(\d{0,5}))?")
 _ABSOLUTE: Final = re.compile(r"(?i)(https?)://([^/?]*)(.*)")
 _LENGTH: Final = re.compile(r"\d{1,18}")
 _MAX_FORWARDS: Final = re.compile(r"\d{1,9}")

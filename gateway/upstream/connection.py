@@ -90,7 +90,12 @@ class Connection(Protocol):
             self._deadline = self._loop.time() + first_byte
             transport.write(head)
         else:
-            self._start_body(transport, head, body)
+            try:
+                self._start_body(transport, head, body)
+            except BaseException:  # the body failed before a byte was sent: the connection is as good as before
+                self._request = None
+                self._on_idle(self)
+                raise
         answer = self._answer = Answer(loop=self._loop)
         return answer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from asyncio import get_running_loop, timeout
+from asyncio import CancelledError, get_running_loop, timeout
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, field_validator
@@ -124,10 +124,7 @@ class Upstream:
             reused = connection is not None
             try:
                 if connection is None:
-                    opened = await self._background.start(self._connect(target), "connection")
-                    if isinstance(opened, Exception):
-                        raise opened
-                    connection = opened
+                    connection = await self._opened(target)
                 head = upstream_head(request, self._forwarding, self._host_for(request, target))
                 answer = connection.call(
                     request, head, first_byte=self._first_byte, idle=self._idle_timeout, deadline=deadline
@@ -162,6 +159,19 @@ class Upstream:
         if rule == "preserve":
             return request.host or target.authority
         return target.authority if rule == "target" else rule
+
+    async def _opened(self, target: Target) -> Connection:
+        """A connection from the pool. A task opens it, because opening has a deadline (see `drive.py`)."""
+        opening = self._background.start(self._connect(target), "connection")
+        try:
+            opened = await opening
+        except CancelledError:
+            if opening.done() and not opening.cancelled() and isinstance(late := opening.result(), Connection):
+                self.pool.release(late)
+            raise
+        if isinstance(opened, Exception):
+            raise opened
+        return opened
 
     async def _connect(self, target: Target) -> Connection | Exception:
         """A connection from the pool, or why there is none: said to the one who waits, not to the log of tasks."""
