@@ -173,7 +173,7 @@ class ClientConnection(Protocol):
     def _begin(self, request: Request) -> None:
         listener = self._listener
         request.peer = self.peer
-        request.client = listener.forwarding.client_of(self.peer, request.headers)
+        request.client = listener.client_of(self.peer, request.headers)
         self.keep_alive = request.keep_alive
         if not request.http10:
             request.inform = self._inform

@@ -14,6 +14,10 @@ from typing import Final, TypeAlias
 Line: TypeAlias = tuple[str, bytes]
 """A field's name in lower case, and its line without the CRLF."""
 
+Block: TypeAlias = tuple[bytes, list[Line], list[tuple[str, str]]]
+"""A block of field lines, the lines that go on, and name and value of those that matter to the reader."""
+NO_BLOCK: Final[Block] = (b"", [], [])
+
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 
@@ -25,15 +29,15 @@ _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "s
 class LineReader:
     """Takes blocks of valid field lines apart; of `notable` fields it tells the values, and those of `own` it keeps.
 
-    What peers send, they send again and again: lines of up to 128 bytes are remembered taken apart, and when there are
-    4,096 of them all are forgotten.
+    What peers send, they send again and again: the last block of each peer is compared first, and lines of up to 128
+    bytes are remembered taken apart; when there are 4,096 of them all are forgotten.
     """
 
     def __init__(self, notable: frozenset[str], own: frozenset[str]) -> None:
         self._read = _Lines(notable).__getitem__
         self._own = own
 
-    def split(self, block: bytes) -> tuple[list[Line], list[tuple[str, str]]]:
+    def split(self, block: bytes) -> Block:
         """The lines of a block (each ends in CRLF) less the reader's own; name and value of the notable ones."""
         lines: list[Line] = []
         noted: list[tuple[str, str]] = []
@@ -44,7 +48,7 @@ class LineReader:
                     if note[0] in self._own:
                         continue
                 lines.append(line)
-        return lines, noted
+        return block, lines, noted
 
 
 class _Lines(dict[bytes, tuple[Line, tuple[str, str] | None]]):
@@ -82,7 +86,7 @@ class Headers:
     def of_lines(cls, lines: list[Line]) -> Headers:
         """Headers made of lines that are known to be valid."""
         headers = cls.__new__(cls)
-        headers.lines = lines
+        headers.lines = lines.copy()  # the reader may hand them out again
         return headers
 
     def __contains__(self, name: str) -> bool:

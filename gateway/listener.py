@@ -75,6 +75,7 @@ class Listener:
     ) -> None:
         self.options = options
         self.forwarding = forwarding
+        self.client_of = forwarding.client_of
         self.clock = clock
         self.loop = get_running_loop()
         self.draining = False

@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.body import NO_BODY, Body, Source
 from gateway.exchange import Request
-from gateway.headers import Headers, LineReader
+from gateway.headers import NO_BLOCK, Headers, LineReader
 from gateway.http1.chunked import BadChunks, ChunkedDecoder
 from gateway.http1.grammar import (
     CHUNKED,
@@ -30,6 +30,7 @@ class RequestReader:
     """
 
     __slots__ = (
+        "_block",
         "_body",
         "_buffer",
         "_checked",
@@ -44,6 +45,7 @@ class RequestReader:
 
     def __init__(self, source: Source, max_head: int) -> None:
         self._source = source
+        self._block = NO_BLOCK
         self._max_head = max_head
         self._buffer = b""
         self._checked = 0
@@ -90,7 +92,9 @@ class RequestReader:
             return None
         end = head.end()
         method, target, version, fields = head.groups()
-        lines, noted = _lines.split(fields)
+        if fields != self._block[0]:
+            self._block = _lines.split(fields)
+        _, lines, noted = self._block
         request = Request(method.decode("ascii"), target.decode("ascii"), Headers.of_lines(lines))
         request.http10 = version == b"0"
         if request.method == "CONNECT":

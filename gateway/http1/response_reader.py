@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.body import Body, Source
 from gateway.exchange import Request, Response
-from gateway.headers import Headers, LineReader
+from gateway.headers import NO_BLOCK, Headers, LineReader
 from gateway.http1.chunked import BadChunks, ChunkedDecoder
 from gateway.http1.grammar import (
     CHUNKED,
@@ -33,6 +33,7 @@ class ResponseReader:
     """
 
     __slots__ = (
+        "_block",
         "_body",
         "_buffer",
         "_chunks",
@@ -49,6 +50,7 @@ class ResponseReader:
 
     def __init__(self, source: Source, max_head: int) -> None:
         self._source = source
+        self._block = NO_BLOCK
         self._max_head = max_head
         self.interim: list[tuple[int, list[tuple[str, str]]]] = []
 
@@ -73,7 +75,9 @@ class ResponseReader:
         while (head := RESPONSE_HEAD.match(data)) is not None and head.end() <= self._max_head:
             version, code, reason, fields = head.groups()
             status = int(code)
-            lines, noted = _lines.split(fields)
+            if fields != self._block[0]:
+                self._block = _lines.split(fields)
+            _, lines, noted = self._block
             http10 = version == b"0"
             length, keep_alive, named = read_response(status, self._method, http10, noted)
             if named:
