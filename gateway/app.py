@@ -31,6 +31,7 @@ from gateway.services import Services
 from gateway.stores.address import redis_url
 from gateway.stores.redis import Redis
 from gateway.traffic import Traffic
+from gateway.upstream.call import response_of
 from gateway.upstream.upstream import Upstream
 from gateway.vitals import watch
 
@@ -104,7 +105,7 @@ class Edge:
         return Chain(plugins)
 
     async def _forward(self, request: Request, upstream: str) -> Response:
-        return await self._upstreams[upstream].call(request)
+        return await response_of(lambda caller: self._upstreams[upstream].call(request, caller))
 
 
 async def serve(

@@ -54,14 +54,14 @@ def as_problem(error: Exception, exchange: Exchange) -> Problem:
 class Chain:
     """What stands between the client and the upstream on one route. Bound once; holds no state of a request."""
 
-    __slots__ = ("_on_request", "length", "on_chunk", "on_finish", "on_response", "plugins", "waits")
+    __slots__ = ("length", "on_chunk", "on_finish", "on_request", "on_response", "plugins", "waits")
 
     def __init__(self, plugins: Sequence[AnyPlugin]) -> None:
         self.plugins = tuple(plugins)
         self.length = len(plugins)
-        self._on_request = stops(plugins, "on_request", may_wait=True)
+        self.on_request = stops(plugins, "on_request", may_wait=True)
         self.on_response = stops(plugins, "on_response", may_wait=True)[::-1]
-        self.waits = any(waits for _, _, waits in self._on_request + self.on_response)
+        self.waits = any(waits for _, _, waits in self.on_request + self.on_response)
         self.on_chunk = stops(plugins, "on_chunk", may_wait=False)[::-1]
         self.on_finish = stops(plugins, "on_finish", may_wait=False)[::-1]
 
@@ -70,7 +70,7 @@ class Chain:
 
         Raises what a hook raised.
         """
-        for place, hook, _ in self._on_request:
+        for place, hook, _ in self.on_request:
             exchange.reached = place
             response: Response | None = hook(exchange)
             if response is not None:
@@ -78,37 +78,44 @@ class Chain:
         exchange.reached = self.length
         return None
 
-    async def enter_waiting(self, exchange: Exchange) -> Response | None:
-        """As `enter`, where hooks may have to be awaited."""
-        for place, hook, waits in self._on_request:
+    def leave(self, exchange: Exchange, response: Response) -> Response:
+        """Walk back out with a response, through a chain that never waits. Raises nothing."""
+        for place, hook, _ in self.on_response:
+            if place < exchange.reached:
+                try:
+                    other = hook(exchange, response)
+                except Exception as error:  # noqa: BLE001 - the border: what is no Problem becomes one, and is logged
+                    other = as_problem(error, exchange).response(uuid_text(exchange.id))
+                if other is not None and other is not response:
+                    response.close()
+                    response = other
+        return response
+
+    async def respond(self, exchange: Exchange, forward: Forward) -> Response:
+        """Walk in, call the upstream unless a plugin answered, walk back out, waiting where hooks do.
+
+        Raises nothing but CancelledError.
+        """
+        try:
+            response = await self._enter(exchange)
+            if response is None:
+                response = await forward(exchange)
+        except Exception as error:  # noqa: BLE001 - the border, as above
+            response = as_problem(error, exchange).response(uuid_text(exchange.id))
+        exchange.response = response
+        for place, hook, waits in self.on_response:
+            if place < exchange.reached:
+                response = exchange.response = await self._pass_back(exchange, response, hook, waits)
+        return response
+
+    async def _enter(self, exchange: Exchange) -> Response | None:
+        for place, hook, waits in self.on_request:
             exchange.reached = place
             response: Response | None = (await hook(exchange)) if waits else hook(exchange)
             if response is not None:
                 return response
         exchange.reached = self.length
         return None
-
-    async def leave(self, exchange: Exchange, response: Response) -> Response:
-        """Walk back out with a response. Raises nothing but CancelledError."""
-        for place, hook, waits in self.on_response:
-            if place < exchange.reached:
-                response = await self._pass_back(exchange, response, hook, waits)
-        return response
-
-    async def respond(self, exchange: Exchange, forward: Forward) -> Response:
-        """Walk in, call the upstream unless a plugin answered, walk back out. Raises nothing but CancelledError."""
-        try:
-            response = (await self.enter_waiting(exchange)) if self.waits else self.enter(exchange)
-            if response is None:
-                response = await forward(exchange)
-                if response.proxied:
-                    exchange.upstream_headed_at = exchange.clock.monotonic()
-        except Exception as error:  # noqa: BLE001 - the border: what is no Problem becomes one, and is logged
-            response = as_problem(error, exchange).response(uuid_text(exchange.id))
-        exchange.response = response
-        if self.on_response:
-            response = exchange.response = await self.leave(exchange, response)
-        return response
 
     @staticmethod
     async def _pass_back(exchange: Exchange, response: Response, hook: Hook, waits: bool) -> Response:

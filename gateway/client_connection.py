@@ -13,8 +13,8 @@ from gateway.http1.request_reader import RequestReader
 from gateway.problem import Problem, RequestTimeout
 
 if TYPE_CHECKING:
-    from gateway.delivery import Work
     from gateway.listener import Listener
+    from gateway.serving import Serving
 
 RATE_SECONDS: Final = 10.0
 """Over how long the rate of a request's body is measured."""
@@ -41,7 +41,7 @@ class ClientConnection(Protocol):
         self._loop = listener.loop
         self._reader = RequestReader(self, self._options.max_head)
         self._transport: Transport | None = None
-        self._work: Work | None = None
+        self._serving: Serving | None = None
         self._exchange: Exchange | None = None
         self._drained: Future[None] | None = None
         self._blocked_since = 0.0
@@ -77,8 +77,8 @@ class ClientConnection(Protocol):
         if self._exchange is None:
             return
         self._exchange.request.body.fail(ClientGone("the client closed the connection"))
-        if self._work is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
-            self._work.cancel()
+        if self._serving is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
+            self._serving.cancel()
 
     def eof_received(self) -> bool:
         return False
@@ -131,7 +131,7 @@ class ClientConnection(Protocol):
 
     def done(self) -> None:
         """The exchange is over: go on with the next one, or close."""
-        self._work = self._exchange = None
+        self._serving = self._exchange = None
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -172,8 +172,9 @@ class ClientConnection(Protocol):
 
     def _begin(self, request: Request) -> None:
         listener = self._listener
-        request.peer = self.peer
-        request.client = listener.client_of(self.peer, request.headers)
+        request.peer = request.client = self.peer
+        if listener.forwarding.trusts_some:
+            request.client = listener.forwarding.client_of(self.peer, request.headers)
         self.keep_alive = request.keep_alive
         if not request.http10:
             request.inform = self._inform
@@ -181,9 +182,9 @@ class ClientConnection(Protocol):
         if not self._reader.complete:
             self._mark_body()
         exchange = self._exchange = Exchange(request, listener.clock)
-        work = listener.begin(exchange, self)
+        serving = listener.begin(exchange, self)
         if self._exchange is exchange:  # else it is over already
-            self._work = work
+            self._serving = serving
 
     def _resume(self, transport: Transport) -> None:
         if self.gone or transport.is_closing():
@@ -230,8 +231,8 @@ class ClientConnection(Protocol):
 
     def cancel(self) -> None:
         """Stop at once: the deadline for draining has passed."""
-        if self._work is not None:
-            self._work.cancel()
+        if self._serving is not None:
+            self._serving.cancel()
         if self._transport is not None:
             self._transport.abort()
 

@@ -102,6 +102,7 @@ class Exchange:
 
     # What most exchanges do not come to have stands in the class: an instance costs what it differs by.
     _id: bytes | None = None
+    _admitted_at: int | None = None
     _notes: dict[Note[Any], Any] | None = None
     route = ""
     parameters: Mapping[str, str] = MappingProxyType({})
@@ -127,12 +128,14 @@ class Exchange:
         self.clock = clock
         self.request = request
         self.started_at = clock.monotonic()
-        self._admitted = clock.time()
 
     @property
     def admitted_at(self) -> int:
-        """When the request was let in, in microseconds since the epoch."""
-        return int(self._admitted * 1_000_000)
+        """When the request was let in, in microseconds since the epoch; reckoned back when first asked for."""
+        if self._admitted_at is None:
+            elapsed = self.clock.monotonic() - self.started_at
+            self._admitted_at = self.clock.micros() - int(elapsed * 1_000_000)
+        return self._admitted_at
 
     @property
     def id(self) -> bytes:

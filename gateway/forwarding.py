@@ -6,19 +6,21 @@ out and said again by us. The rules live here once, for both directions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import product
 from typing import Final
 
-from gateway.exchange import Request
+from gateway.body import Body
+from gateway.exchange import Request, Response
 from gateway.headers import Headers
-from gateway.http1.grammar import HOP_BY_HOP, valid_host
+from gateway.http1.grammar import CHUNKED, HOP_BY_HOP, valid_host
 
 PSEUDONYM: Final = "tallygate"
 """How this gateway names itself in Via."""
-VIA: Final = f"Via: 1.1 {PSEUDONYM}".encode()
-_VIA_HTTP10: Final = f"Via: 1.0 {PSEUDONYM}".encode()
+_END: Final = f"Via: 1.1 {PSEUDONYM}\r\n\r\n".encode()
+_END_HTTP10: Final = f"Via: 1.0 {PSEUDONYM}\r\n\r\n".encode()
 
 _FORWARDED: Final = frozenset(
     {
@@ -60,6 +62,9 @@ _NEVER_IN_TRAILERS: Final = (
 
 # Methods whose requests say so if they have no content (RFC 9110 §8.6).
 _WITH_CONTENT: Final = frozenset({"POST", "PUT", "PATCH"})
+_NOTHING: Final[frozenset[str]] = frozenset()
+_CONTENT_LENGTH: Final = frozenset({"content-length"})
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 class Forwarding:
@@ -71,6 +76,7 @@ class Forwarding:
 
     def __init__(self, trusted_proxies: Iterable[IPv4Network | IPv6Network] = ()) -> None:
         self._networks = list(trusted_proxies)
+        self.trusts_some = bool(self._networks)
         self._trusts: dict[str, bool] = {}
         self._lines: dict[tuple[str, str, str], bytes] = {}
 
@@ -92,7 +98,7 @@ class Forwarding:
 
     def client_of(self, peer: str, headers: Headers) -> str:
         """The address the request began at: the last one in X-Forwarded-For that no trusted proxy has."""
-        if not self._networks or not self.trusts(peer):
+        if not self.trusts(peer):
             return peer
         client = peer
         for claim in reversed(",".join(headers.getall("x-forwarded-for")).split(",")):
@@ -108,7 +114,7 @@ class Forwarding:
 
     def lines(self, request: Request) -> bytes:
         """The header lines that tell an upstream about the client, each ending in CRLF."""
-        if self._networks and self.trusts(request.peer):
+        if self.trusts_some and self.trusts(request.peer):
             return self._continued(request)
         key = (request.peer, request.host, request.scheme)
         lines = self._lines.get(key)
@@ -148,23 +154,43 @@ def _element(peer: str, host: str, scheme: str) -> str:
 
 def upstream_head(request: Request, forwarding: Forwarding, host: str) -> bytes:
     """The head that goes to the target: the client's fields, less those of its hop, and ours after them."""
-    headers, body = request.headers, request.body
+    body = request.body
     # An expectation that a plugin has met by reading the body is not passed on.
-    kept = headers.without(_NEVER_UPSTREAM_ONCE_READ if body.complete else _NEVER_UPSTREAM)
-    kept.append(b"")
-    if body.length is None:
-        framing = "Transfer-Encoding: chunked\r\n"
-    elif body.length or request.method in _WITH_CONTENT:
-        framing = f"Content-Length: {body.length}\r\n"
-    else:
-        framing = ""
+    kept = request.headers.wire(_NEVER_UPSTREAM_ONCE_READ if body.complete else _NEVER_UPSTREAM)
+    framing = "" if body.length == 0 and request.method not in _WITH_CONTENT else _framing(body)
     if request.max_forwards is not None:
         framing += f"Max-Forwards: {request.max_forwards - 1}\r\n"
     if request.accepts_trailers:
         framing += "TE: trailers\r\nConnection: TE\r\n"
     start = f"{request.method} {request.target} HTTP/1.1\r\nHost: {host}\r\n{framing}".encode("latin-1")
-    via = _VIA_HTTP10 if request.http10 else VIA
-    return b"".join([start, b"\r\n".join(kept), forwarding.lines(request), request.identity, via, b"\r\n\r\n"])
+    end = _END_HTTP10 if request.http10 else _END
+    return b"".join((start, kept, forwarding.lines(request), request.identity, end))
+
+
+def _framing(body: Body) -> str:
+    return "Transfer-Encoding: chunked\r\n" if body.length is None else f"Content-Length: {body.length}\r\n"
+
+
+def client_head(response: Response, length: int | None, persistence: bytes, date: Callable[[], bytes]) -> bytes:
+    """The head that goes to the client: the response's fields and ours.
+
+    `length` is the body's size in bytes or CHUNKED, None if the framing stays as it came. `persistence` is
+    a line saying whether the connection goes on, where that does not go without saying; `date` says the time.
+    """
+    status, headers = response.status, response.headers
+    start = _STATUS_LINES.get(status)
+    if start is None or response.reason is not None:
+        start = b"HTTP/1.1 %d %b\r\n" % (status, response.reason or b"")
+    kept = headers.wire(_NOTHING if length is None and status != 204 else _CONTENT_LENGTH)
+    if length is None:
+        framing = b""
+    elif length == CHUNKED:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    else:
+        framing = b"Content-Length: %d\r\n" % length
+    if "date" not in headers:
+        framing += b"Date: %b\r\n" % date()
+    return b"".join((start, kept, framing, persistence, _END if response.proxied else b"\r\n"))
 
 
 def passing_trailers(trailers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

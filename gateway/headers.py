@@ -1,46 +1,53 @@
 """Headers: the fields of a message, in order, matched without case, kept as the bytes they came in.
 
 A proxy passes most fields on untouched. So a field is not taken apart into name and value until somebody asks for it;
-what goes on is the line that came. Lines are valid by construction: those that arrived passed the grammar's gate,
-those that are set here are checked.
+what goes on is the line that came. And what peers send, they send again: the fields of one message (`Fields`) are
+shared with the next that has the same, and so is what was made of them, until somebody changes a message's own.
+Lines are valid by construction: those that arrived passed the grammar's gate, those that are set here are checked.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 Line: TypeAlias = tuple[str, bytes]
 """A field's name in lower case, and its line without the CRLF."""
-
-Block: TypeAlias = tuple[bytes, list[Line], list[tuple[str, str]]]
-"""A block of field lines, the lines that go on, and name and value of those that matter to the reader."""
-NO_BLOCK: Final[Block] = (b"", [], [])
+Field: TypeAlias = tuple[str, str]
+"""A field's name in lower case, and its value."""
 
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
-
-
-# Lines that may hold a secret are not remembered.
+# Lines that may hold a secret are not remembered beyond the message they came in.
 _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
+_NAMES: Final = object()
+
+
+class Fields:
+    """Field lines that several messages share; `made` remembers what was made of them. Neither outlives a change."""
+
+    __slots__ = ("lines", "made")
+
+    def __init__(self, lines: list[Line]) -> None:
+        self.lines = lines
+        self.made: dict[object, Any] = {}
 
 
 class LineReader:
     """Takes blocks of valid field lines apart; of `notable` fields it tells the values, and those of `own` it keeps.
 
-    What peers send, they send again and again: the last block of each peer is compared first, and lines of up to 128
-    bytes are remembered taken apart; when there are 4,096 of them all are forgotten.
+    Lines of up to 128 bytes are remembered taken apart; when there are 4,096 of them all are forgotten.
     """
 
     def __init__(self, notable: frozenset[str], own: frozenset[str]) -> None:
         self._read = _Lines(notable).__getitem__
         self._own = own
 
-    def split(self, block: bytes) -> Block:
+    def split(self, block: bytes) -> tuple[list[Line], list[Field]]:
         """The lines of a block (each ends in CRLF) less the reader's own; name and value of the notable ones."""
         lines: list[Line] = []
-        noted: list[tuple[str, str]] = []
+        noted: list[Field] = []
         if block:
             for line, note in map(self._read, block[:-2].split(b"\r\n")):
                 if note is not None:
@@ -48,14 +55,14 @@ class LineReader:
                     if note[0] in self._own:
                         continue
                 lines.append(line)
-        return block, lines, noted
+        return lines, noted
 
 
-class _Lines(dict[bytes, tuple[Line, tuple[str, str] | None]]):
+class _Lines(dict[bytes, tuple[Line, Field | None]]):
     def __init__(self, notable: frozenset[str]) -> None:
         self._notable = notable
 
-    def __missing__(self, line: bytes) -> tuple[Line, tuple[str, str] | None]:
+    def __missing__(self, line: bytes) -> tuple[Line, Field | None]:
         name = line[: line.index(b":")].lower().decode("ascii")
         entry = (name, line), (name, _value(name, line)) if name in self._notable else None
         if len(line) <= 128 and name not in _SECRET:
@@ -75,26 +82,25 @@ class Headers:
     Setting or adding a field raises ValueError if its name or value could not stand in a message.
     """
 
-    __slots__ = ("lines",)
+    __slots__ = ("_fields", "_shared")
 
-    def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        self.lines: list[Line] = []
-        for name, value in fields.items() if isinstance(fields, Mapping) else fields:
+    def __init__(self, fields: Fields | Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+        if type(fields) is Fields:
+            self._fields = fields
+            self._shared = True
+            return
+        self._fields = Fields([])
+        self._shared = False
+        pairs = fields.items() if isinstance(fields, Mapping) else fields
+        for name, value in pairs:  # type: ignore[union-attr] # mypy does not see that Fields has left
             self.add(name, value)
 
-    @classmethod
-    def of_lines(cls, lines: list[Line]) -> Headers:
-        """Headers made of lines that are known to be valid."""
-        headers = cls.__new__(cls)
-        headers.lines = lines.copy()  # the reader may hand them out again
-        return headers
-
     def __contains__(self, name: str) -> bool:
-        name = name.lower()
-        for line in self.lines:  # noqa: SIM110 - half the time of any() over a generator
-            if line[0] == name:
-                return True
-        return False
+        fields = self._fields
+        names = fields.made.get(_NAMES)
+        if names is None:
+            names = fields.made[_NAMES] = frozenset(map(_name_of, fields.lines))
+        return name.lower() in names
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
@@ -105,23 +111,23 @@ class Headers:
     def __setitem__(self, name: str, value: str) -> None:
         """Set the only field of this name; it takes the place of the first there was."""
         line = _line(name, value)
-        for place, (present, _) in enumerate(self.lines):
+        lines = self._change()
+        for place, (present, _) in enumerate(lines):
             if present == line[0]:
-                self.lines[place] = line
-                self.lines[place + 1 :] = [other for other in self.lines[place + 1 :] if other[0] != line[0]]
+                lines[place] = line
+                lines[place + 1 :] = [other for other in lines[place + 1 :] if other[0] != line[0]]
                 return
-        self.lines.append(line)
+        lines.append(line)
 
     def __delitem__(self, name: str) -> None:
         """Take out all fields of this name; that there are none is no error."""
-        name = name.lower()
-        self.lines = [line for line in self.lines if line[0] != name]
+        self.take(name)
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, _ in self.lines)
+        return (name for name, _ in self._fields.lines)
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self._fields.lines)
 
     def __repr__(self) -> str:
         return f"Headers({list(self.items())!r})"
@@ -129,7 +135,7 @@ class Headers:
     def get(self, name: str, default: str | None = None) -> str | None:
         """The value of the first field of this name."""
         name = name.lower()
-        for present, line in self.lines:
+        for present, line in self._fields.lines:
             if present == name:
                 return _value(present, line)
         return default
@@ -137,20 +143,27 @@ class Headers:
     def getall(self, name: str) -> list[str]:
         """The values of all fields of this name, in order."""
         name = name.lower()
-        return [_value(present, line) for present, line in self.lines if present == name]
+        return [_value(present, line) for present, line in self._fields.lines if present == name]
 
-    def take(self, name: str) -> list[str]:
+    def take(self, name: str) -> Sequence[str]:
         """Take out all fields of this name; their values, in order."""
         name = name.lower()
-        if name not in self:
-            return []
-        values = self.getall(name)
-        del self[name]
+        fields = self._fields
+        taken: tuple[Sequence[str], Fields] | None = fields.made.get(name)
+        if taken is None:
+            kept = [line for line in fields.lines if line[0] != name]
+            rest = Fields(kept) if len(kept) != len(fields.lines) else fields
+            taken = fields.made[name] = tuple(self.getall(name)), rest
+        values, rest = taken
+        if rest is not fields:
+            self._fields = rest
+            self._shared = True
         return values
 
     def add(self, name: str, value: str) -> None:
         """One more field, whether or not there are others of its name."""
-        self.lines.append(_line(name, value))
+        line = _line(name, value)
+        self._change().append(line)
 
     def update(self, fields: Mapping[str, str]) -> None:
         """Set each of these."""
@@ -159,19 +172,34 @@ class Headers:
 
     def items(self) -> Iterator[tuple[str, str]]:
         """Names as they are spelled, with their values, in order."""
-        return ((line[: len(name)].decode("ascii"), _value(name, line)) for name, line in self.lines)
+        return ((line[: len(name)].decode("ascii"), _value(name, line)) for name, line in self._fields.lines)
 
     def copy(self) -> Headers:
         """The same fields, changed independently."""
-        return Headers.of_lines(self.lines.copy())
+        self._shared = True
+        return Headers(self._fields)
 
-    def without(self, names: frozenset[str]) -> list[bytes]:
-        """The lines that go into a message, less those of these names."""
-        kept: list[bytes] = []
-        for name, line in self.lines:
-            if name not in names:
-                kept.append(line)
-        return kept
+    def wire(self, without: frozenset[str]) -> bytes:
+        """The lines as they stand in a message, each with its CRLF, less the fields of these names."""
+        fields = self._fields
+        wire: bytes | None = fields.made.get(without)
+        if wire is None:
+            lines = [line for name, line in fields.lines if name not in without]
+            wire = fields.made[without] = b"\r\n".join([*lines, b""]) if lines else b""
+        return wire
+
+    def _change(self) -> list[Line]:
+        """The lines, ours alone from now on, and what was made of them forgotten."""
+        if self._shared:
+            self._fields = Fields(self._fields.lines.copy())
+            self._shared = False
+        else:
+            self._fields.made.clear()
+        return self._fields.lines
+
+
+def _name_of(line: Line) -> str:
+    return line[0]
 
 
 def valid_field(name: str, value: str) -> bool:

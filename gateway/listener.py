@@ -14,12 +14,12 @@ from pydantic import Field, field_validator
 from gateway.background import Background
 from gateway.client_connection import ClientConnection
 from gateway.clock import Clock
-from gateway.delivery import Work
 from gateway.exchange import Exchange
 from gateway.forwarding import Forwarding
 from gateway.metrics import Metrics
 from gateway.options import Duration, Options, Size
 from gateway.problem import Problem
+from gateway.serving import Serving
 
 BACKLOG: Final = 4096
 CHECK_SECONDS: Final = 0.25
@@ -67,7 +67,7 @@ class Listener:
     def __init__(
         self,
         options: ListenerOptions,
-        begin: Callable[[Exchange, ClientConnection], Work],
+        begin: Callable[[Exchange, ClientConnection], Serving],
         *,
         forwarding: Forwarding,
         clock: Clock,
@@ -75,7 +75,6 @@ class Listener:
     ) -> None:
         self.options = options
         self.forwarding = forwarding
-        self.client_of = forwarding.client_of
         self.clock = clock
         self.loop = get_running_loop()
         self.draining = False

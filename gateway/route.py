@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, field_validator
@@ -16,6 +15,7 @@ from gateway.options import Options, Size
 from gateway.problem import MethodNotAllowed, Problem
 
 if TYPE_CHECKING:
+    from gateway.upstream.call import Call, Caller
     from gateway.upstream.upstream import Upstream
 
 ANY_METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
@@ -83,22 +83,23 @@ class Route:
         """Whether every header condition has a field with exactly its value."""
         return all(value in headers.getall(name) for name, value in self.header_conditions)
 
-    def forward(self, exchange: Exchange) -> Awaitable[Response]:
-        """Call the upstream for an exchange. What is returned raises what `Upstream.call` raises.
+    def forward(self, exchange: Exchange, caller: Caller) -> Call | None:
+        """Call the upstream for an exchange.
 
         A request whose Max-Forwards is used up is answered here instead, as its final recipient (RFC 9110 §7.6.2).
         """
         if exchange.request.max_forwards == 0:
-            return self._answer_last_hop(exchange.request.method)
+            caller.answered(self._last_hop(exchange.request.method))
+            return None
         exchange.upstream = self.upstream.name
         exchange.upstream_sent_at = self._clock.monotonic()
-        return self.upstream.call(exchange.request)
+        return self.upstream.call(exchange.request, caller)
 
-    async def _answer_last_hop(self, method: str) -> Response:
-        allow = ", ".join(sorted(self.methods or ANY_METHODS))
+    def _last_hop(self, method: str) -> Response:
+        allow = {"allow": ", ".join(sorted(self.methods or ANY_METHODS))}
         if method == "TRACE":  # reflecting a request would reflect its credentials
-            raise MethodNotAllowed(headers={"allow": allow})
-        return Response(204, {"allow": allow})
+            return MethodNotAllowed(headers=allow).response()
+        return Response(204, allow)
 
 
 class Unmatched:
@@ -111,9 +112,9 @@ class Unmatched:
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
 
-    async def forward(self, exchange: Exchange) -> Response:
-        """Nothing stands behind. Raises the problem that the router found, but answers `OPTIONS *` for the server."""
-        problem = exchange[WHY_UNMATCHED]
+    def forward(self, exchange: Exchange, caller: Caller) -> None:
+        """Nothing stands behind: the caller hears of the problem that the router found, `OPTIONS *` of the server."""
         if exchange.request.target == "*":
-            return Response(204)
-        raise problem
+            caller.answered(Response(204))
+        else:
+            caller.failed(exchange[WHY_UNMATCHED])

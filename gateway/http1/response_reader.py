@@ -5,100 +5,114 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.body import Body, Source
-from gateway.exchange import Request, Response
-from gateway.headers import NO_BLOCK, Headers, LineReader
+from gateway.exchange import Response
+from gateway.headers import Fields, Headers, LineReader
 from gateway.http1.chunked import BadChunks, ChunkedDecoder
-from gateway.http1.grammar import (
-    CHUNKED,
-    HOP_BY_HOP,
-    NOTABLE_IN_RESPONSES,
-    RESPONSE_HEAD,
-    UNTIL_CLOSE,
-    Malformed,
-    read_response,
-    refuse_response_head,
-)
+from gateway.http1.grammar import CHUNKED, FIELD_LINES, HOP_BY_HOP, UNTIL_CLOSE
+from gateway.http1.response_head import NOTABLE, STATUS_LINE, Malformed, ResponseMeaning, read_head, refuse_head
 
 MAX_INTERIM: Final = 16
 """Interim responses (1xx) that one request may bring."""
-_lines: Final = LineReader(NOTABLE_IN_RESPONSES, HOP_BY_HOP)
+_NO_HEAD: Final = b"\n"
+"""What no head begins with."""
+_NOTHING_READ: Final = ResponseMeaning(0, None, Fields([]), 0, keep_alive=False, http10=False)
+_lines: Final = LineReader(NOTABLE, HOP_BY_HOP)
 
 
 class ResponseReader:
     """Reads the responses to one request after another on one connection.
 
-    `response` is there once its head is; its body is bytes if it all came with the head, else a Body that fills.
-    `interim` holds the 1xx responses before it until the caller takes them. `started` says that anything arrived,
-    `complete` that the body has ended, `reusable` that another request may follow on the same connection.
+    `interim` holds the 1xx responses before the response until the caller takes them. `started` says that anything
+    arrived, `complete` that the body has ended, `reusable` that another request may follow on the same connection.
+    A head that a target repeats is not read again: the last one is kept with its meaning.
     """
 
     __slots__ = (
-        "_block",
         "_body",
         "_buffer",
         "_chunks",
+        "_head",
         "_left",
         "_max_head",
+        "_meaning",
         "_method",
         "_source",
         "complete",
         "interim",
-        "response",
         "reusable",
         "started",
     )
 
     def __init__(self, source: Source, max_head: int) -> None:
         self._source = source
-        self._block = NO_BLOCK
         self._max_head = max_head
+        self._method = ""
+        self._head = _NO_HEAD
+        self._meaning = _NOTHING_READ
         self.interim: list[tuple[int, list[tuple[str, str]]]] = []
+        self._rewind()
+        self.started = self.complete = self.reusable = False
 
-    def begin(self, request: Request) -> None:
+    def begin(self, method: str) -> None:
         """A request goes out: what arrives from now on answers it."""
-        self._method = request.method
+        if method != self._method:
+            self._method = method
+            self._head = _NO_HEAD  # the same head may mean another length now
+        if self._body is not None:
+            self._rewind()
+        self.started = self.complete = self.reusable = False
+
+    def _rewind(self) -> None:
         self._buffer = b""
         self._body: Body | None = None
         self._chunks: ChunkedDecoder | None = None
         self._left = 0
-        self.response: Response | None = None
-        self.started = self.complete = self.reusable = False
 
-    def feed(self, data: bytes) -> None:
-        """Bytes arrived. Raises Malformed; bytes after the end make the connection not reusable."""
+    def feed(self, data: bytes) -> Response | None:
+        """Bytes arrived; the response, if they completed its head: its body is bytes if it all came, else a Body.
+
+        Raises Malformed; bytes after the end make the connection not reusable.
+        """
         self.started = True
         if self._body is not None:
             self._read_body(self._body, data)
-            return
+            return None
         if self._buffer:
-            data = self._buffer + data
-        while (head := RESPONSE_HEAD.match(data)) is not None and head.end() <= self._max_head:
-            version, code, reason, fields = head.groups()
-            status = int(code)
-            if fields != self._block[0]:
-                self._block = _lines.split(fields)
-            _, lines, noted = self._block
-            http10 = version == b"0"
-            length, keep_alive, named = read_response(status, self._method, http10, noted)
-            if named:
-                lines = [line for line in lines if line[0] not in named]
-            end = head.end()
-            if status >= 200:
-                self.reusable = keep_alive
-                response = self.response = Response(status, Headers.of_lines(lines), b"", reason)
-                response.proxied = True
-                if end + length == len(data) and length >= 0:  # the usual case needs no Body: all of it is here
-                    response.body = data[end:]
-                    self.complete = True
-                else:
-                    self._begin_body(response, length, data[end:])
-                return
-            self._keep_interim(status, Headers.of_lines(lines), http10)
-            data = data[end:]
-        self._buffer = data
-        refusal = refuse_response_head(data, self._max_head) if data else None
-        if refusal is not None:
-            raise refusal
+            data, self._buffer = self._buffer + data, b""
+        if data.startswith(self._head):
+            end = len(self._head)
+        else:
+            end = self._read_head(data)
+            if not end:
+                return None
+        meaning = self._meaning
+        if meaning.status < 200:
+            return self._keep_interim(meaning, data[end:])
+        response = Response(meaning.status, Headers(meaning.fields), b"", meaning.reason)
+        response.proxied = True
+        self.reusable = meaning.keep_alive
+        if end + meaning.length == len(data) and meaning.length >= 0:  # the usual case needs no Body: all of it is here
+            response.body = data[end:]
+            self.complete = True
+        else:
+            self._begin_body(response, meaning.length, data[end:])
+        return response
+
+    def _read_head(self, data: bytes) -> int:
+        """Where the head ends, which is then known by its meaning; 0 if more must arrive first. Raises Malformed."""
+        start = STATUS_LINE.match(data)
+        block = FIELD_LINES.match(data, start.end()) if start is not None else None
+        if start is None or block is None or block.end() > self._max_head:
+            refusal = refuse_head(data, self._max_head) if data else None
+            if refusal is not None:
+                raise refusal
+            self._buffer = data
+            return 0
+        self._head = _NO_HEAD
+        lines, noted = _lines.split(block[1])
+        self._meaning = read_head(self._method, start, lines, noted)
+        self._head = data[: block.end()]
+        return block.end()
 
     def eof(self) -> bool:
         """The connection ended; True if that is the proper end of the body."""
@@ -106,12 +120,13 @@ class ResponseReader:
             self._finish(self._body)
         return self.complete
 
-    def _keep_interim(self, status: int, headers: Headers, http10: bool) -> None:
-        if status == 101:
+    def _keep_interim(self, meaning: ResponseMeaning, rest: bytes) -> Response | None:
+        if meaning.status == 101:
             raise Malformed("it switched protocols unasked")
-        self.interim.append((status, list(headers.items())))
-        if http10 or len(self.interim) > MAX_INTERIM:
+        self.interim.append((meaning.status, list(Headers(meaning.fields).items())))
+        if meaning.http10 or len(self.interim) > MAX_INTERIM:
             raise Malformed("it sent interim responses without end")
+        return self.feed(rest) if rest else None
 
     def _begin_body(self, response: Response, length: int, data: bytes) -> None:
         if 0 <= length < len(data):

@@ -11,14 +11,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gateway.body import Body
-from gateway.drive import Answer
-from gateway.exchange import Request, Response
+from gateway.exchange import Response
 from gateway.forwarding import passing_trailers
-from gateway.http1.grammar import Malformed, chunk, last_chunk
+from gateway.http1.grammar import chunk, last_chunk
+from gateway.http1.response_head import Malformed
 from gateway.http1.response_reader import ResponseReader
 
 if TYPE_CHECKING:
     from gateway.background import Background
+    from gateway.upstream.call import Call
     from gateway.upstream.target import Target
 
 
@@ -37,7 +38,8 @@ class TimedOut(Exception):
 class Connection(Protocol):
     """A connection to `target`; between calls it is idle. Also the Source of its responses' bodies.
 
-    `on_idle` is told when a call ended cleanly, `on_closed` once when the connection is gone.
+    `first_byte` and `idle` are seconds of silence that end a call. `on_idle` is told when a call ended cleanly,
+    `on_closed` once when the connection is gone. `fresh` says that no call has ended on it yet.
     """
 
     def __init__(
@@ -45,91 +47,91 @@ class Connection(Protocol):
         target: Target,
         *,
         max_head: int,
+        first_byte: float,
+        idle: float,
         background: Background,
         on_idle: Callable[[Connection], None],
         on_closed: Callable[[Connection], None],
     ) -> None:
         self.target = target
         self.idle_since = 0.0
-        self._loop = get_running_loop()
+        self.fresh = True
+        self._time = get_running_loop().time
+        self._first_byte, self._idle = first_byte, idle
         self._background = background
         self._on_idle = on_idle
         self._on_closed = on_closed
         self._reader = ResponseReader(self, max_head)
         self._transport: Transport | None = None
-        self._request: Request | None = None
-        self._answer: Answer[Response] | None = None
+        self._closing = False
+        self._call: Call | None = None
+        self._response: Response | None = None
         self._pump: Task[None] | None = None
         self._drained: Future[None] | None = None
         self._held = False  # the reader of the response's body is slower than the target
-        self._deadline = self._total_deadline = 0.0
-        self._first_byte = self._idle = 0.0
+        self._deadline = 0.0
 
     @property
     def usable(self) -> bool:
         """Whether a call may begin."""
-        return self._request is None and self._transport is not None and not self._transport.is_closing()
+        return self._call is None and not self._closing
 
-    def call(
-        self, request: Request, head: bytes, *, first_byte: float, idle: float, deadline: float
-    ) -> Answer[Response]:
-        """Send a request; the future brings the head of its response, whose body goes on arriving by itself.
+    def send(self, call: Call, head: bytes, now: float) -> None:
+        """Send a call's request, beginning at `now`; the call hears of the response when its head is there.
 
-        `first_byte` and `idle` are seconds, `deadline` a time of the loop's clock for the whole call. The future
-        raises Lost, TimedOut, Malformed, or what the request's body failed with; then the connection is closed.
-        Whoever stops waiting for it calls `give_up`. Raises Lost at once if there is no connection any more.
+        The response's body goes on arriving by itself. If anything goes wrong before, the call hears of Lost,
+        TimedOut, Malformed or what the request's body failed with, and this connection is closed.
         """
+        self._call = call
+        self._response = None
+        self._reader.begin(call.request.method)
         transport = self._transport
-        if transport is None or transport.is_closing():
-            raise Lost("the target closed the connection", unanswered=True)
-        self._request = request
-        self._first_byte, self._idle, self._total_deadline = first_byte, idle, deadline
-        self._reader.begin(request)
-        body = request.body
-        if body.length == 0:
-            self._deadline = self._loop.time() + first_byte
+        if transport is None:
+            self._fail(Lost("the target closed the connection", unanswered=True))
+        elif call.request.body.length == 0:
+            self._deadline = now + self._first_byte
             transport.write(head)
         else:
-            try:
-                self._start_body(transport, head, body)
-            except BaseException:  # the body failed before a byte was sent: the connection is as good as before
-                self._request = None
-                self._on_idle(self)
-                raise
-        answer = self._answer = Answer(loop=self._loop)
-        return answer
+            self._start_body(transport, call, head, now)
 
-    def give_up(self, answer: Answer[Response]) -> None:
-        """Nobody waits for this answer any more; what of it arrives, or arrived unseen, is of no use."""
-        if self._answer is answer:
-            self._answer = None
+    def give_up(self, call: Call) -> None:
+        """Nobody waits for the answer of this call any more."""
+        if self._call is call:
+            self._end_call()
             self.abort()
-        elif answer.done() and not answer.cancelled() and answer.exception() is None:
-            answer.result().close()  # not abort: the connection may be in another call's hands by now
 
     def abort(self) -> None:
         """Close at once, whatever is on its way."""
+        self._closing = True
         if self._transport is not None:
             self._transport.abort()
 
     def expire(self, now: float) -> None:
         """Fail the call whose time is over; waiting for a slow client to take the body is not the target's silence."""
-        if self._request is None:
+        call = self._call
+        if call is None:
             return
-        if now >= self._total_deadline:
+        if now >= call.deadline:
             self._fail(TimedOut("the call took too long"))
         elif now >= self._deadline and not self._held:
             self._fail(TimedOut("the target was silent for too long"))
 
     # Sending a body
 
-    def _start_body(self, transport: Transport, head: bytes, body: Body) -> None:
-        piece = body.take()
+    def _start_body(self, transport: Transport, call: Call, head: bytes, now: float) -> None:
+        body = call.request.body
+        try:
+            piece = body.take()
+        except Exception as error:  # noqa: BLE001 - the body failed before a byte was sent: the connection is as good as before
+            self._call = None
+            self._on_idle(self)
+            call.failed(error)
+            return
         transport.write(head if piece is None else head + _framed(body, *piece))
         if piece is not None and piece[1]:
-            self._deadline = self._loop.time() + self._first_byte
+            self._deadline = now + self._first_byte
             return
-        self._deadline = self._loop.time() + self._idle
+        self._deadline = now + self._idle
         self._pump = self._background.start(self._send_body(transport, body), "request body")
 
     async def _send_body(self, transport: Transport, body: Body) -> None:
@@ -142,7 +144,7 @@ class Connection(Protocol):
                 if transport.is_closing():
                     return
                 transport.write(_framed(body, data, last))
-                self._deadline = self._loop.time() + self._idle
+                self._deadline = self._time() + self._idle
         except Exception as error:  # noqa: BLE001 - whatever stopped the client's body stops the call
             self._fail(error)
             return
@@ -150,8 +152,8 @@ class Connection(Protocol):
             self._pump = None
         if self._reader.complete:
             self._settle()
-        elif self._reader.response is None:
-            self._deadline = self._loop.time() + self._first_byte
+        elif self._response is None:
+            self._deadline = self._time() + self._first_byte
 
     # What the transport calls
 
@@ -159,7 +161,7 @@ class Connection(Protocol):
         self._transport = transport
 
     def pause_writing(self) -> None:
-        self._drained = self._loop.create_future()
+        self._drained = get_running_loop().create_future()
 
     def resume_writing(self) -> None:
         drained, self._drained = self._drained, None
@@ -167,36 +169,39 @@ class Connection(Protocol):
             drained.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        if self._request is None or self._reader.complete:
+        call, reader = self._call, self._reader
+        if call is None or reader.complete:
             self.abort()  # bytes that nobody asked for must never answer anybody
             return
-        reader = self._reader
         try:
-            reader.feed(data)
+            response = reader.feed(data)
         except Malformed as malformed:
             self._fail(malformed)
             return
-        if not reader.complete:
-            self._deadline = self._loop.time() + self._idle
         if reader.interim:
-            self._relay_interim(self._request, reader)
-        answer = None
-        if reader.response is not None:
-            answer, self._answer = self._answer, None
+            self._relay_interim(call, reader)
+        if response is not None:
+            self._response = response
         if reader.complete:
             self._settle()  # before the answer goes on: whoever gets it may call again at once
-        if answer is not None and reader.response is not None:
-            answer.bring(reader.response)
+        else:
+            self._deadline = self._time() + self._idle
+        if response is not None:
+            call.caller.answered(response)
+
+    def eof_received(self) -> bool:
+        self._closing = True
+        return False
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._closing = True
         self.resume_writing()
-        if self._request is not None:
+        if self._call is not None:
             if error is None and self._reader.eof():
                 self._end_call()
             else:
-                unanswered = not self._reader.started
-                self._fail(Lost("the target closed the connection", unanswered=unanswered))
+                self._fail(Lost("the target closed the connection", unanswered=not self._reader.started))
         self._on_closed(self)
 
     # The Source of a response's body
@@ -208,7 +213,7 @@ class Connection(Protocol):
 
     def resume_body(self) -> None:
         self._held = False
-        self._deadline = self._loop.time() + self._idle
+        self._deadline = self._time() + self._idle
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -221,43 +226,43 @@ class Connection(Protocol):
     # The end of a call
 
     @staticmethod
-    def _relay_interim(request: Request, reader: ResponseReader) -> None:
+    def _relay_interim(call: Call, reader: ResponseReader) -> None:
         interim, reader.interim = reader.interim, []
-        if request.inform is not None:
+        if call.request.inform is not None:
             for status, fields in interim:
-                request.inform(status, fields)
+                call.request.inform(status, fields)
 
     def _settle(self) -> None:
         """The response is whole: be idle again if the request is too, else close."""
         if self._pump is not None:
             return  # the rest of the request is still welcome; `_send_body` settles
+        self._call = None
+        self.fresh = False
         transport = self._transport
-        self._end_call()
         if transport is None:
             return
         if self._held:
             self._held = False
             transport.resume_reading()
-        if self._reader.reusable and not transport.is_closing():
-            self.idle_since = self._loop.time()
+        if self._reader.reusable and not self._closing:
+            self.idle_since = self._time()
             self._on_idle(self)
         else:
+            self._closing = True
             transport.close()
 
     def _fail(self, error: Exception) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            self._end_call()
-            self.abort()
-            answer.refuse(error)
-            return
-        if self._reader.response is not None and isinstance(self._reader.response.body, Body):
-            self._reader.response.body.fail(error)
+        call, response = self._call, self._response
         self._end_call()
         self.abort()
+        if response is None:
+            if call is not None:
+                call.failed(error)
+        elif isinstance(response.body, Body):
+            response.body.fail(error)
 
     def _end_call(self) -> None:
-        self._request = None
+        self._call = None
         if self._pump is not None:
             self._pump.cancel()
             self._pump = None

@@ -6,7 +6,7 @@ All state changes are in plain functions that do no I/O; the coroutine around th
 from __future__ import annotations
 
 from asyncio import CancelledError, Future, get_running_loop, timeout_at
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 
 from gateway.problem import Overloaded
@@ -34,7 +34,7 @@ class Pool:
         self._max_waiting = max_waiting
         self._wait_timeout = wait_timeout
         self._keepalive_timeout = keepalive_timeout
-        self._idle: dict[Target, list[Connection]] = {}
+        self._idle: defaultdict[Target, list[Connection]] = defaultdict(list)
         self._waiters: deque[Future[None]] = deque()
         self._promised = 0  # places given to calls that waited and have not yet come to take them
         self._closed = False
@@ -57,7 +57,7 @@ class Pool:
 
     def take(self, target: Target) -> Connection | None:
         """The idle connection to this target that was used last, or None."""
-        idle = self._idle.get(target)
+        idle = self._idle[target]
         while idle:
             connection = idle.pop()
             if connection.usable:
@@ -93,7 +93,7 @@ class Pool:
         if self._closed:
             connection.abort()
             return
-        self._idle.setdefault(connection.target, []).append(connection)
+        self._idle[connection.target].append(connection)
         if self._waiters:
             self._wake()
 

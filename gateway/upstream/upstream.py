@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from asyncio import CancelledError, get_running_loop, timeout
+from asyncio import get_running_loop, timeout
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, field_validator
 
-from gateway.exchange import Request, Response
+from gateway.exchange import Request
 from gateway.forwarding import Forwarding, upstream_head
-from gateway.http1.grammar import IDEMPOTENT, Malformed, valid_host
+from gateway.http1.grammar import IDEMPOTENT, valid_host
+from gateway.http1.response_head import Malformed
 from gateway.options import Duration, Options, Size
-from gateway.problem import BadGateway, GatewayTimeout, Overloaded
+from gateway.problem import BadGateway, GatewayTimeout, Overloaded, Problem
 from gateway.upstream.balancer import RoundRobin
+from gateway.upstream.call import Call, Caller
 from gateway.upstream.connection import Connection, Lost, TimedOut
 from gateway.upstream.pool import Pool
 from gateway.upstream.target import Target, TargetOptions
@@ -87,8 +89,10 @@ class Upstream:
         self.name = name
         self._options = options
         self._timeouts = options.timeouts
-        self._loop = get_running_loop()
-        self._first_byte, self._idle_timeout = options.timeouts.first_byte, options.timeouts.idle
+        self._time = get_running_loop().time
+        self._total = options.timeouts.total
+        self._preserves_host = options.host == "preserve"
+        self._host = None if options.host in ("preserve", "target") else options.host
         self._forwarding = forwarding
         self._background = background
         self._balancer = RoundRobin([Target(target) for target in options.targets])
@@ -112,39 +116,64 @@ class Upstream:
             "tallygate_upstream_waiting", "Calls that wait for a connection.", ("upstream",)
         ).labels(name)
 
-    async def call(self, request: Request) -> Response:
-        """Send the request to a target and return its response once the head is there; the body follows by itself.
+    def call(self, request: Request, caller: Caller) -> Call:
+        """Send the request to a target; the caller hears of the response once its head is there."""
+        now = self._time()
+        call = Call(self, request, caller, self._balancer.pick(), now + self._total)
+        self._attempt(call, now)
+        return call
 
-        Raises BadGateway, GatewayTimeout or Overloaded, or what the request's own body failed with.
-        """
-        deadline = self._loop.time() + self._timeouts.total
-        target = self._balancer.pick()
-        while True:
-            connection = self.pool.take(target)
-            reused = connection is not None
-            try:
-                if connection is None:
-                    connection = await self._opened(target)
-                head = upstream_head(request, self._forwarding, self._host_for(request, target))
-                answer = connection.call(
-                    request, head, first_byte=self._first_byte, idle=self._idle_timeout, deadline=deadline
-                )
-                try:
-                    return await answer
-                except BaseException:
-                    connection.give_up(answer)
-                    raise
-            except Lost as lost:
-                if reused and lost.unanswered and request.method in IDEMPOTENT and request.body.rewind():
-                    continue  # a connection kept alive had gone stale: not this call's failure (RFC 9110 §9.2.2)
-                self._count_failure(target, "lost", lost)
-                raise BadGateway from lost
-            except (TimedOut, TimeoutError) as error:
-                self._count_failure(target, "timeout", error)
-                raise GatewayTimeout from error
-            except (OSError, Malformed) as error:
-                self._count_failure(target, "malformed" if isinstance(error, Malformed) else "connect", error)
-                raise BadGateway from error
+    def failed(self, call: Call, error: Exception) -> None:
+        """An attempt failed: try again where that is safe, or tell the caller."""
+        connection, call.connection = call.connection, None
+        request = call.request
+        if isinstance(error, Lost):
+            if (
+                error.unanswered
+                and connection is not None
+                and not connection.fresh
+                and request.method in IDEMPOTENT
+                and request.body.rewind()
+            ):
+                # A connection kept alive had gone stale: not this call's failure (RFC 9110 §9.2.2).
+                self._attempt(call, self._time())
+                return
+            self._count_failure(call.target, "lost", error)
+            error = _because(BadGateway(), error)
+        elif isinstance(error, TimedOut | TimeoutError):
+            self._count_failure(call.target, "timeout", error)
+            error = _because(GatewayTimeout(), error)
+        elif isinstance(error, OSError | Malformed):
+            self._count_failure(call.target, "malformed" if isinstance(error, Malformed) else "connect", error)
+            error = _because(BadGateway(), error)
+        call.caller.failed(error)
+
+    def _attempt(self, call: Call, now: float) -> None:
+        connection = self.pool.take(call.target)
+        if connection is None:
+            call.opening = self._background.start(self._open_for(call), "connection")
+        else:
+            self._send(call, connection, now)
+
+    def _send(self, call: Call, connection: Connection, now: float) -> None:
+        call.connection = connection
+        request = call.request
+        if self._preserves_host and request.host:
+            host = request.host
+        else:
+            host = call.target.authority if self._host is None else self._host
+        connection.send(call, upstream_head(request, self._forwarding, host), now)
+
+    async def _open_for(self, call: Call) -> None:
+        """What waits for a connection is a task: opening has a deadline."""
+        try:
+            connection = await self.pool.connect(call.target)
+        except (OSError, TimeoutError, Overloaded) as error:
+            call.opening = None
+            self.failed(call, error)
+            return
+        call.opening = None
+        self._send(call, connection, self._time())
 
     def start(self) -> None:
         """Begin to look at deadlines."""
@@ -154,38 +183,14 @@ class Upstream:
         """Close idle connections now and the others as their calls end."""
         self.pool.close()
 
-    def _host_for(self, request: Request, target: Target) -> str:
-        rule = self._options.host
-        if rule == "preserve":
-            return request.host or target.authority
-        return target.authority if rule == "target" else rule
-
-    async def _opened(self, target: Target) -> Connection:
-        """A connection from the pool. A task opens it, because opening has a deadline (see `drive.py`)."""
-        opening = self._background.start(self._connect(target), "connection")
-        try:
-            opened = await opening
-        except CancelledError:
-            if opening.done() and not opening.cancelled() and isinstance(late := opening.result(), Connection):
-                self.pool.release(late)
-            raise
-        if isinstance(opened, Exception):
-            raise opened
-        return opened
-
-    async def _connect(self, target: Target) -> Connection | Exception:
-        """A connection from the pool, or why there is none: said to the one who waits, not to the log of tasks."""
-        try:
-            return await self.pool.connect(target)
-        except (OSError, TimeoutError, Overloaded) as error:
-            return error
-
     async def _open(self, target: Target) -> Connection:
         async with timeout(self._timeouts.connect):
             _, connection = await get_running_loop().create_connection(
                 lambda: Connection(
                     target,
                     max_head=self._options.max_response_head,
+                    first_byte=self._timeouts.first_byte,
+                    idle=self._timeouts.idle,
                     background=self._background,
                     on_idle=self.pool.release,
                     on_closed=self.pool.discard,
@@ -206,3 +211,8 @@ class Upstream:
     def _count_failure(self, target: Target, reason: str, error: Exception) -> None:
         self._failures.labels(self.name, reason).inc()
         log.warning("upstream %s, target %s: %s", self.name, target.address, str(error) or type(error).__name__)
+
+
+def _because(problem: Problem, cause: Exception) -> Problem:
+    problem.__cause__ = cause
+    return problem
