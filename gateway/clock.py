@@ -44,15 +44,18 @@ class Clock:
         """
         place = self._place
         if place == len(self._random):
-            self._random = os.urandom(4000)
+            self._random = _tails(os.urandom(4000))
             place = 0
         self._place = place + 10
-        return uuid7_of(time.time_ns() // 1_000_000, self._random[place : place + 10])
+        return (time.time_ns() // 1_000_000).to_bytes(6, "big") + self._random[place : place + 10]
 
 
-def uuid7_of(millis: int, random: bytes) -> bytes:
-    """The UUIDv7 for a time in milliseconds and 10 random bytes, 6 bits of which give way to version and variant."""
-    return (millis << 80 | int.from_bytes(random, "big") & _RANDOM_BITS | _VERSION_AND_VARIANT).to_bytes(16, "big")
+def _tails(random: bytes) -> bytes:
+    """Random bytes, with the 6 bits of version and variant set in each 10 of them; all at once, as one number."""
+    count = len(random) // 10
+    clear = int.from_bytes(_RANDOM_BITS.to_bytes(10, "big") * count, "big")
+    marks = int.from_bytes(_VERSION_AND_VARIANT.to_bytes(10, "big") * count, "big")
+    return (int.from_bytes(random, "big") & clear | marks).to_bytes(len(random), "big")
 
 
 def uuid7_millis(identifier: bytes) -> int:

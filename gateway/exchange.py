@@ -93,8 +93,8 @@ class Note(Generic[T]):
     __slots__ = ()
 
 
-class Exchange:
-    """One request on its way through a chain.
+class Exchange(dict[Note[Any], Any]):
+    """One request on its way through a chain; as a mapping, the notes that plugins took on it: `exchange[STARTED]`.
 
     Times are seconds of the monotonic clock; `bytes_in` and `bytes_out` count payload bytes, as received from and
     handed to the client. `hold_last` is a future that the last byte of the response waits for (`metering/journal.py`).
@@ -103,7 +103,6 @@ class Exchange:
     # What most exchanges do not come to have stands in the class: an instance costs what it differs by.
     _id: bytes | None = None
     _admitted_at: int | None = None
-    _notes: dict[Note[Any], Any] | None = None
     route = ""
     parameters: Mapping[str, str] = MappingProxyType({})
     consumer: Any = None
@@ -129,6 +128,20 @@ class Exchange:
         self.request = request
         self.started_at = clock.monotonic()
 
+    # An exchange is itself, whatever was noted on it.
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+
+    def __bool__(self) -> bool:
+        return True
+
+    if TYPE_CHECKING:  # a note's value has the note's type
+
+        def __getitem__(self, note: Note[T], /) -> T: ...
+        def __setitem__(self, note: Note[T], value: T, /) -> None: ...
+        def get(self, note: Note[T], default: T | None = None, /) -> T | None: ...
+
     @property
     def admitted_at(self) -> int:
         """When the request was let in, in microseconds since the epoch; reckoned back when first asked for."""
@@ -148,18 +161,3 @@ class Exchange:
     def bytes_in(self) -> int:
         """Payload bytes received from the client so far."""
         return self.request.body.received
-
-    def __getitem__(self, note: Note[T]) -> T:
-        if self._notes is None:
-            raise KeyError(note)
-        value: T = self._notes[note]
-        return value
-
-    def __setitem__(self, note: Note[T], value: T) -> None:
-        if self._notes is None:
-            self._notes = {}
-        self._notes[note] = value
-
-    def get(self, note: Note[T], default: T | None = None) -> T | None:
-        """The note's value, or `default` where nothing was noted."""
-        return self._notes.get(note, default) if self._notes else default

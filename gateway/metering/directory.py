@@ -154,7 +154,13 @@ class Boot:
     def create(self, sequence: int, size: int) -> Segment:
         """A new, empty segment with its space reserved. May run in a thread. Raises NoRoom, OSError."""
         segment = self._segment(sequence, size)
-        segment.fd = self._directory.allocate(segment.path, size)
+        descriptor = self._directory.allocate(segment.path, size)
+        try:
+            segment.open(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            segment.path.unlink()
+            raise
         return segment
 
     def segments(self) -> list[Segment]:

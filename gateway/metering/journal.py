@@ -90,13 +90,14 @@ class Journal:
         )
         self._sync = GroupSync(self._synced, self._sync_failed)
         self._promised = 0
+        self._room = 0
         self._open: dict[bytes, tuple[Segment, bytes]] = {}
         self._finished = False
         self._aging: tuple[Segment, float] | None = None
         self._refused_total = metrics.counter(
             "tallygate_journal_refused_total", "Requests refused because their usage could not have been recorded."
         )
-        self._room = metrics.gauge(
+        self._room_records = metrics.gauge(
             "tallygate_journal_room_records", "Records of the largest size that may still be promised."
         )
         self._starts = metrics.gauge("tallygate_journal_open_starts", "Uses written down as started, not yet ended.")
@@ -108,8 +109,9 @@ class Journal:
 
     def reserve(self) -> None:
         """Promises room for one exchange's records. Raises JournalFull when there is none."""
-        if self._promised + RECORDS_PER_EXCHANGE > self._writer.free():
+        if self._room < RECORDS_PER_EXCHANGE:
             self._find_room(RECORDS_PER_EXCHANGE)
+        self._room -= RECORDS_PER_EXCHANGE
         self._promised += RECORDS_PER_EXCHANGE
 
     def release(self) -> None:
@@ -121,7 +123,9 @@ class Journal:
 
         A final with the same event id must follow. Raises JournalFull, and leaves the reservation whole.
         """
-        payload = _pack(event)
+        payload = encode_event(event)
+        if len(payload) > LARGEST_PAYLOAD:
+            raise _too_large(payload)
         segment = self._writer.write(STARTED, payload)
         self._promised -= 1
         segment.starts += 1
@@ -131,22 +135,13 @@ class Journal:
         """Writes a final record, which ends the reservation. It is in the file when this returns.
 
         With `sync: disk` the returned future is done when it is on the disk, or holds JournalFull if it cannot get
-        there. Raises JournalFull if the disk refuses the write, ValueError if the event is larger than LARGEST_PAYLOAD.
+        there. Raises JournalFull if there is no segment to write to, ValueError if the event is larger than
+        LARGEST_PAYLOAD.
         """
         self._promised -= 1 if event.event_id in self._open else RECORDS_PER_EXCHANGE
-        return self._append(event)
-
-    def append_extra(self, event: UsageEvent) -> asyncio.Future[None] | None:
-        """Writes a final record for which nothing was reserved. Raises as `append`, and JournalFull without room."""
-        self._find_room(1)
-        durable = self._append(event)
-        segment = self._writer.segment
-        earlier = segment.oldest_at
-        segment.oldest_at = event.occurred_at if earlier is None else min(earlier, event.occurred_at)
-        return durable
-
-    def _append(self, event: UsageEvent) -> asyncio.Future[None] | None:
-        payload = _pack(event)
+        payload = encode_event(event)
+        if len(payload) > LARGEST_PAYLOAD:
+            raise _too_large(payload)
         segment = self._writer.write(FINAL, payload)
         if self._open:
             self._settle(event.event_id, segment)
@@ -157,6 +152,17 @@ class Journal:
         self._sync.add(Waiting(segment, segment.finals - 1, event.organization, payload, durable, repeated=False))
         return durable
 
+    def append_extra(self, event: UsageEvent) -> asyncio.Future[None] | None:
+        """Writes a final record for which nothing was reserved. Raises as `append`, and JournalFull without room."""
+        self._find_room(1)
+        self._room -= 1
+        self._promised += RECORDS_PER_EXCHANGE  # which `append` takes back
+        durable = self.append(event)
+        segment = self._writer.segment
+        earlier = segment.oldest_at
+        segment.oldest_at = event.occurred_at if earlier is None else min(earlier, event.occurred_at)
+        return durable
+
     def _settle(self, event_id: bytes, segment: Segment) -> None:
         started = self._open.pop(event_id, None)
         if started is not None:
@@ -165,10 +171,15 @@ class Journal:
                 segment.settles.add(started[0])
 
     def _find_room(self, records: int) -> None:
-        while self._promised + records > self._writer.free():
+        while self._count_room() < records:
             if self._finished or not self._writer.spares.make_now():
                 self._refused_total.inc()
                 raise JournalFull(headers={"retry-after": "1"})
+
+    def _count_room(self) -> int:
+        """Counts anew. Between two counts `_room` only falls: records that turn out small are not noticed at once."""
+        self._room = self._writer.free() - self._promised
+        return self._room
 
     def _synced(self, group: list[Waiting]) -> None:
         for waiting in group:
@@ -193,6 +204,7 @@ class Journal:
             for waiting in group:
                 if not waiting.durable.done():
                     waiting.durable.set_exception(refusal)
+        self._count_room()
 
     # Housekeeping
 
@@ -200,14 +212,13 @@ class Journal:
         """Keeps room ahead, and closes a segment that has waited long enough, unless told not to; to be called some
         twenty times a second. Never waits: what touches the disk runs in a thread.
         """
-        room = self._writer.free() - self._promised
         if not self._finished:
-            self._writer.spares.keep(room)
+            self._writer.spares.keep(self._count_room())
             if close_old:
                 self._close_if_old()
         self._writer.seal()
         self._writer.count()
-        self._room.set(room)
+        self._room_records.set(self._count_room())
         self._starts.set(len(self._open))
 
     def _close_if_old(self) -> None:
@@ -238,6 +249,7 @@ class Journal:
                 self._open[event_id] = (segment, payload)
                 moved.append(old)
                 into.add(segment)
+        self._count_room()
 
         def free() -> None:
             for old in moved:
@@ -256,8 +268,5 @@ class Journal:
         self.tend()
 
 
-def _pack(event: UsageEvent) -> bytes:
-    payload = encode_event(event)
-    if len(payload) > LARGEST_PAYLOAD:
-        raise ValueError(f"usage event of {len(payload)} bytes; at most {LARGEST_PAYLOAD} are recorded")
-    return payload
+def _too_large(payload: bytes) -> ValueError:
+    return ValueError(f"usage event of {len(payload)} bytes; at most {LARGEST_PAYLOAD} are recorded")

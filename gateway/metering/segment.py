@@ -2,15 +2,19 @@
 
 A record is `u32 length, u32 CRC-32, u8 kind, u32 number, payload`, little-endian; the checksum covers everything after
 itself. The file is allocated at its full size before the first record, so a length of zero (or the end of the file)
-ends it. A process killed while it writes leaves at most one record that is cut short; the whole ones before it count.
+ends it. It is written through memory that is mapped onto it, without a system call for each record: what is there is
+the kernel's to keep, whatever becomes of the process. One that is killed while it writes leaves at most one record cut
+short, which its checksum tells; the whole ones before it count.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import struct
 from collections.abc import Collection, Iterator
 from io import FileIO
+from mmap import mmap
 from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -28,13 +32,14 @@ UNNUMBERED: Final = 0xFFFFFFFF
 LARGEST_PAYLOAD: Final = 4096
 _PREFIX: Final = struct.Struct("<II")
 _BODY: Final = struct.Struct("<BI")
+_HEADER: Final = struct.Struct("<IIBI")
 HEADER_SIZE: Final = _PREFIX.size + _BODY.size
 LARGEST_RECORD: Final = HEADER_SIZE + LARGEST_PAYLOAD
 CHUNK: Final = 256 * 1024
 
 _log: Final = logging.getLogger(__name__)
 
-_pack_prefix: Final = _PREFIX.pack
+_pack_header: Final = _HEADER.pack
 _pack_body: Final = _BODY.pack
 
 
@@ -62,6 +67,7 @@ class Segment:
         "deleted",
         "fd",
         "finals",
+        "memory",
         "name",
         "oldest_at",
         "path",
@@ -76,11 +82,12 @@ class Segment:
         "unshipped",
     )
 
-    def __init__(self, name: str, path: Path, size: int, fd: int = -1) -> None:
+    def __init__(self, name: str, path: Path, size: int) -> None:
         self.name = name
         self.path = path
         self.size = size
-        self.fd = fd
+        self.fd = -1
+        self.memory: mmap | None = None
         self.position = 0
         self.finals = 0
         self.starts = 0
@@ -94,14 +101,39 @@ class Segment:
         self.accounted = False
         self.deleted = False
 
+    def open(self, fd: int) -> None:
+        """Begin to write, into the file that `fd` is open on, all of whose space is allocated. Raises OSError."""
+        self.memory = mmap(fd, self.size)
+        self.fd = fd
+
+    def append(self, kind: int, payload: bytes) -> None:
+        """One more record, for which there is room. It survives the death of this process when this returns."""
+        if kind == FINAL:
+            record = encode_record(FINAL, self.finals, payload)
+            self.finals += 1
+        else:
+            record = encode_record(kind, UNNUMBERED, payload)
+        end = self.position + len(record)
+        self.memory[self.position : end] = record  # type: ignore[index] # it is open
+        self.position = end
+
+    def close(self) -> None:
+        """Give back descriptor and memory. Nothing can be written any more."""
+        if self.memory is not None:
+            self.memory.close()
+            self.memory = None
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
     def __repr__(self) -> str:
         return f"<segment {self.name}: {self.finals} finals, {self.starts} open starts, {self.position} bytes>"
 
 
 def encode_record(kind: int, number: int, payload: bytes) -> bytes:
     """A record as it lies in the file."""
-    body = _pack_body(kind, number) + payload
-    return _pack_prefix(len(payload), crc32(body)) + body
+    checksum = crc32(payload, crc32(_pack_body(kind, number)))
+    return _pack_header(len(payload), checksum, kind, number) + payload
 
 
 class SegmentReader:

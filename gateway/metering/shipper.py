@@ -69,11 +69,11 @@ class Shipper:
         self._redis = redis
         self._options = options
         self._shards = shards
+        self._full_frame = options.events
         self._memory_limit = memory_limit
         self._pending: list[list[tuple[Segment, int, bytes]]] = [[] for _ in range(shards)]
         self._parcels: list[_Parcel] = []
         self._bytes = 0
-        self._events = 0
         self._full = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._frames_total = metrics.counter("tallygate_usage_frames_sent_total", "Frames sent to the usage streams.")
@@ -88,19 +88,17 @@ class Shipper:
 
     def add(self, segment: Segment, number: int, organization: str, payload: bytes) -> None:
         """Takes a final record that was written as `number` of `segment`."""
-        shard = shard_of(organization, self._shards)
-        segment.shards.add(shard)
-        size = len(payload) + _OVERHEAD
-        if self._bytes + size > self._memory_limit:
+        held = self._bytes + len(payload) + _OVERHEAD
+        if held > self._memory_limit:
+            segment.shards.add(shard_of(organization, self._shards))
             segment.unsent = True
             self._dropped_total.inc()
             return
-        self._bytes += size
-        self._events += 1
+        self._bytes = held
         segment.unshipped += 1
-        pending = self._pending[shard]
+        pending = self._pending[shard_of(organization, self._shards)]
         pending.append((segment, number, payload))
-        if len(pending) == self._options.events:
+        if len(pending) == self._full_frame:
             self._full.set()
 
     async def run(self) -> None:
@@ -128,7 +126,7 @@ class Shipper:
     async def flush(self) -> None:
         """Sends what waits now. Raises StoreUnavailable; what has not arrived is kept and sent first next time."""
         async with self._one_at_a_time:
-            left = self._events
+            left = sum(map(len, self._pending)) + sum(parcel.events for parcel in self._parcels)
             while left > 0:
                 if not self._parcels:
                     self._parcels = self._pack()
@@ -146,7 +144,6 @@ class Shipper:
             parcel.segment.sent[parcel.shard] = identifier
             parcel.segment.unshipped -= parcel.events
         events = sum(parcel.events for parcel in self._parcels)
-        self._events -= events
         self._bytes -= sum(parcel.size for parcel in self._parcels)
         self._frames_total.inc(len(self._parcels))
         self._parcels = []
@@ -174,5 +171,6 @@ class Shipper:
             payloads.append(payload)
             size += len(payload) + _OVERHEAD
         del pending[: len(numbers)]
+        segment.shards.add(shard)
         frame = encode_frame(Frame(VERSION, segment.name, numbers, payloads))
         return _Parcel(stream_name(shard), frame, segment, shard, len(numbers), size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
 from typing import Final
 
@@ -123,7 +122,7 @@ class Spares:
 def discard(segment: Segment) -> None:
     """Deletes a segment that holds no record. What cannot be deleted is left to adoption."""
     segment.deleted = True
-    os.close(segment.fd)
+    segment.close()
     try:
         segment.path.unlink()
     except OSError as error:

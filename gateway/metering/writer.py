@@ -1,4 +1,4 @@
-"""Writer: the segment that is open, the change to the next one, and what happens when the disk refuses."""
+"""Writer: the segment that is open, the change to the next one, and what becomes of the closed ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.metering.directory import Boot, NoRoom
-from gateway.metering.segment import FINAL, HEADER_SIZE, LARGEST_RECORD, UNNUMBERED, Segment, encode_record
+from gateway.metering.segment import HEADER_SIZE, LARGEST_RECORD, Segment
 from gateway.metering.spares import Spares, discard
 from gateway.metrics import Metrics
 from gateway.problem import JournalFull
@@ -47,7 +47,7 @@ class Writer:
         self._records_total = metrics.counter("tallygate_journal_records_total", "Records written to the journal.")
         self._bytes_total = metrics.counter("tallygate_journal_written_bytes_total", "Bytes written to the journal.")
         self._errors_total = metrics.counter(
-            "tallygate_journal_write_errors_total", "Writes that the disk refused; the record went elsewhere or failed."
+            "tallygate_journal_write_errors_total", "Syncs that the disk refused; their records were written once more."
         )
 
     def free(self) -> int:
@@ -56,36 +56,15 @@ class Writer:
         return (segment.size - segment.position) // LARGEST_RECORD + self.spares.records
 
     def write(self, kind: int, payload: bytes) -> Segment:
-        """Writes one record, all of it or none, and returns the segment it is in, as its last. Raises JournalFull.
-
-        A disk that refuses ends that segment with its last whole record, and another segment is tried, once.
-        """
+        """Writes one record, all of it or none, and returns the segment it is in, as its last. Raises JournalFull."""
         segment = self.segment
-        if segment.position + HEADER_SIZE + len(payload) > segment.size:
+        size = HEADER_SIZE + len(payload)
+        if segment.position + size > segment.size:
             segment = self.advance()
-        try:
-            self._put(segment, kind, payload)
-        except OSError as error:
-            self._errors_total.inc()
-            _log.error("cannot write to segment %s, trying another: %s", segment.name, error)
-            segment = self.advance()
-            try:
-                self._put(segment, kind, payload)
-            except OSError as again:
-                self._errors_total.inc()
-                raise _full(again) from again
-        return segment
-
-    def _put(self, segment: Segment, kind: int, payload: bytes) -> None:
-        record = encode_record(kind, segment.finals if kind == FINAL else UNNUMBERED, payload)
-        size = len(record)
-        if os.pwrite(segment.fd, record, segment.position) != size:
-            raise OSError("the disk took only a part of a record")
-        segment.position += size
-        if kind == FINAL:
-            segment.finals += 1
+        segment.append(kind, payload)
         self._records += 1
         self._bytes += size
+        return segment
 
     def advance(self) -> Segment:
         """Goes on to the next segment. Raises JournalFull, and stays, if there is none."""
@@ -176,5 +155,4 @@ def _seal(segment: Segment, durable: bool) -> None:
         if durable:
             os.fsync(segment.fd)
     finally:
-        os.close(segment.fd)
-        segment.fd = -1
+        segment.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
+import msgspec
 from pydantic import BeforeValidator, Field, field_validator
 
 from gateway.exchange import Exchange, Note, Response
@@ -85,14 +86,12 @@ class Config(PluginConfig):
 
 
 class _Tally:
-    """What one exchange has come to so far."""
+    """What one exchange has come to so far. Most come to no more than one event: the rest stands in the class."""
 
-    __slots__ = ("booked", "reading", "started")
-
-    def __init__(self) -> None:
-        self.booked: dict[str, int] | None = None  # the quantities of the event that was written
-        self.started = False
-        self.reading: JsonReading | None = None
+    booked: dict[str, int] | None = None
+    """The quantities of the event that was written."""
+    started = False
+    reading: JsonReading | None = None
 
 
 TALLY: Final = Note[_Tally]()
@@ -127,7 +126,7 @@ class Metering(Plugin[Config]):
             estimates |= {meter.name: meter.estimate for meter, _ in self._from_json}
             if "requests" in estimates:
                 estimates["requests"] = 1
-            self._journal.start(self._event(exchange, "estimated", estimates, exchange.admitted_at))
+            self._journal.start(self._event(exchange, "estimated", estimates, exchange.admitted_at, exchange.id))
             tally.started = True
 
     def on_response(self, exchange: Exchange, response: Response) -> None:
@@ -142,7 +141,12 @@ class Metering(Plugin[Config]):
             if tally.reading is not None and chunk:
                 tally.reading.add(chunk)
             if tally.booked is None and (last or exchange.until_close):
-                self._book(exchange, tally, len(chunk), last)
+                # The answer is about to be whole; or, where only the end of the connection ends it, about to begin.
+                quantities: dict[str, int] = {}
+                if exchange.response is not None and exchange.response.status in self._statuses:
+                    whole = exchange.outcome == "ok"
+                    quantities = self._quantities(exchange, tally, len(chunk) if whole and last else 0, whole, last)
+                self._book(exchange, tally, exchange.outcome, quantities)
         return chunk
 
     def on_finish(self, exchange: Exchange) -> None:
@@ -151,27 +155,16 @@ class Metering(Plugin[Config]):
             return
         if tally.booked is None:
             outcome: Outcome = "client_gone" if exchange.outcome == "ok" else exchange.outcome
-            self._book_or_release(exchange, tally, outcome, self._quantities(exchange, tally, 0, whole=False))
+            self._book(exchange, tally, outcome, self._quantities(exchange, tally, 0, False, True))
         elif exchange.until_close:
             self._amend(exchange, tally)
 
-    def _book(self, exchange: Exchange, tally: _Tally, size: int, last: bool) -> None:
-        """The answer is about to be whole; or, where only the end of the connection ends it, about to begin."""
-        if exchange.response is None or exchange.response.status not in self._statuses:
-            self._book_or_release(exchange, tally, exchange.outcome, {})
-            return
-        whole = exchange.outcome == "ok"
-        delivered = size if whole and last else 0
-        quantities = self._quantities(exchange, tally, delivered, whole=whole, told=last)
-        self._book_or_release(exchange, tally, exchange.outcome, quantities)
-
-    def _book_or_release(self, exchange: Exchange, tally: _Tally, outcome: Outcome, quantities: dict[str, int]) -> None:
+    def _book(self, exchange: Exchange, tally: _Tally, outcome: Outcome, quantities: dict[str, int]) -> None:
         """Write the event; if nothing was used, only where a started record waits for its end."""
         tally.booked = quantities
         if tally.started or any(quantities.values()):
-            exchange.hold_last = self._journal.append(
-                self._event(exchange, outcome, quantities or {"requests": 0}, self._clock.micros())
-            )
+            event = self._event(exchange, outcome, quantities or {"requests": 0}, self._clock.micros(), exchange.id)
+            exchange.hold_last = self._journal.append(event)
         else:
             self._journal.release()
 
@@ -180,15 +173,14 @@ class Metering(Plugin[Config]):
         booked = tally.booked or {}
         if not any(booked.values()):
             return
-        now = self._quantities(exchange, tally, 0, whole=exchange.outcome == "ok")
+        now = self._quantities(exchange, tally, 0, exchange.outcome == "ok", True)
         more = {name: now[name] - booked[name] for name in now if now[name] != booked[name]}
         if more:
-            event = self._event(exchange, exchange.outcome, more, self._clock.micros(), amends=True)
-            _ = self._journal.append_extra(event)
+            event = self._event(exchange, exchange.outcome, more, self._clock.micros(), self._clock.uuid7())
+            amendment = msgspec.structs.replace(event, kind="amend", ref=exchange.id)
+            _ = self._journal.append_extra(amendment)
 
-    def _quantities(
-        self, exchange: Exchange, tally: _Tally, leaving: int, *, whole: bool, told: bool = True
-    ) -> dict[str, int]:
+    def _quantities(self, exchange: Exchange, tally: _Tally, leaving: int, whole: bool, told: bool) -> dict[str, int]:
         """The meters' quantities: of an answer that is `whole`, or of what was delivered of it.
 
         `leaving` is the bytes of the piece that is about to leave; without `told` the end of the answer is still to
@@ -225,14 +217,15 @@ class Metering(Plugin[Config]):
             return meter.estimate
         return number
 
+    @staticmethod
     def _event(
-        self, exchange: Exchange, outcome: Outcome, quantities: dict[str, int], at: int, *, amends: bool = False
+        exchange: Exchange, outcome: Outcome, quantities: dict[str, int], at: int, event_id: bytes
     ) -> UsageEvent:
-        consumer = exchange.consumer
+        consumer, response = exchange.consumer, exchange.response
         return UsageEvent(
             VERSION,
-            self._clock.uuid7() if amends else exchange.id,
-            "amend" if amends else "usage",
+            event_id,
+            "usage",
             exchange.admitted_at,
             at,
             consumer.organization,
@@ -243,8 +236,7 @@ class Metering(Plugin[Config]):
             exchange.upstream,
             "",
             "",
-            exchange.response.status if exchange.response is not None else 0,
+            response.status if response is not None else 0,
             outcome,
             quantities,
-            exchange.id if amends else None,
         )

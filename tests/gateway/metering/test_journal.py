@@ -16,7 +16,6 @@ from gateway.metering.journal import JournalOptions
 from gateway.metering.segment import (
     LARGEST_PAYLOAD,
     STARTED,
-    Segment,
     SegmentReader,
 )
 from gateway.problem import JournalFull
@@ -217,63 +216,6 @@ async def test_long_lived_starts_are_carried_to_a_new_segment(
     for event in begun:
         bench.journal.append(event)
     assert bench.segment.starts == 0
-    await bench.journal.finish()
-
-
-def full_disk(segment: Segment) -> None:
-    """From now on writes to this segment's descriptor fail with ENOSPC."""
-    full = os.open("/dev/full", os.O_RDWR)
-    os.dup2(full, segment.fd)
-    os.close(full)
-
-
-async def test_a_write_that_the_disk_refuses_goes_to_another_segment(bench: Bench, make_event: MakeEvent) -> None:
-    first, second, third = make_event(), make_event(), make_event()
-    bench.write(first)
-    refusing = bench.segment
-    full_disk(refusing)
-    bench.write(second)
-    bench.write(third)
-    assert bench.segment is not refusing
-    assert bench.events() == [first, second, third]
-    assert [number for _, number, _ in bench.shipped] == [0, 0, 1]
-    assert bench.journal._writer._errors_total.value == 1
-    await bench.journal.finish()
-
-
-async def test_a_disk_that_refuses_everything_is_not_passed_over(
-    bench: Bench, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.write(make_event())
-    bench.journal.reserve()
-
-    def refuse(*_: object) -> int:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "pwrite", refuse)
-    with pytest.raises(JournalFull):
-        bench.journal.append(make_event())
-    monkeypatch.undo()
-    assert len(bench.events()) == len(bench.shipped) == 1
-    await bench.journal.finish()
-
-
-async def test_a_write_cut_short_counts_as_refused(
-    bench: Bench, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = os.pwrite
-    cuts = iter([10])
-
-    def cut_once(fd: int, content: bytes, position: int) -> int:
-        return write(fd, content[: next(cuts, None)], position)
-
-    bench.journal.reserve()
-    bench.journal.reserve()
-    first, second = make_event(), make_event()
-    bench.journal.append(first)
-    monkeypatch.setattr(os, "pwrite", cut_once)
-    bench.journal.append(second)
-    assert bench.events() == [first, second]
     await bench.journal.finish()
 
 

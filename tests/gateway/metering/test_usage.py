@@ -144,7 +144,7 @@ async def test_a_flush_between_append_and_read_is_healed_by_sending_again(
     usage = make_usage()
     await usage.start()
     events = [write(usage, make_event()) for _ in range(50)]
-    await until(lambda: not usage._shipper._events)
+    await until(lambda: not usage._shipper._bytes)
     valkey.flush()
     accountant = Accountant(redis, shards=SHARDS)
     assert not await accountant.work(), "lost, as far as the store goes"
