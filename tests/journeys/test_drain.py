@@ -99,6 +99,11 @@ async def test_what_outlasts_the_drain_is_cut_and_accounted_for(node: Node, upst
     assert node.left_in_journal() == []
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="a connection is forgotten by its listener when its client leaves, though its exchange goes on: the end of "
+    "the process cuts it, and books the estimate where the answer would have told the usage",
+)
 async def test_a_call_that_is_finished_for_a_client_that_left_is_waited_for(node: Node, upstream: Upstream):
     await node.start()
     line = await node.line()
@@ -144,7 +149,7 @@ async def test_a_second_signal_does_not_wait(node: Node, upstream: Upstream):
 
 @pytest.mark.parametrize("signals", [1, 2])
 async def test_a_store_that_hangs_holds_nothing_up(node: Node, valkey: ValkeyServer, signals: int):
-    node.config |= {"drain_timeout": "2s"}
+    node.config |= {"drain_timeout": "1s"}
     await node.start()
     async with Load(node.port, "/quick", "/ai/quick") as load:
         await load.answered(100)
@@ -156,16 +161,16 @@ async def test_a_store_that_hangs_holds_nothing_up(node: Node, valkey: ValkeySer
             await load.refused_all()
             if signals == 2:
                 node.edge.send_signal(signal.SIGTERM)
-            status = await asyncio.wait_for(node.edge.wait(), 2 + FLUSH_SECONDS)
+            status = await asyncio.wait_for(node.edge.wait(), 1 + FLUSH_SECONDS)
             took = time.monotonic() - began
         finally:
             valkey.resume()
-    print("took", took)
     assert status == 0, node.log("edge")
+    assert took < 1 + FLUSH_SECONDS
     assert "Traceback" not in node.log("edge")
     assert node.segments(), "what was not sent stays in the journal"
     await node.start_edge()
     rows = await node.booked(load.served)
     assert len(rows) == len(load.answers)
-    assert await node.end_edge(2 + FLUSH_SECONDS) == 0
+    assert await node.end_edge(1 + FLUSH_SECONDS) == 0
     assert node.left_in_journal() == []
