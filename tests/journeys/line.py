@@ -161,6 +161,7 @@ class Load:
         self.answers: list[Answer] = []
         self.failures: list[Failure] = []
         self.refused = 0
+        self._more = asyncio.Event()
 
     @property
     def served(self) -> set[str]:
@@ -183,15 +184,15 @@ class Load:
         if error is not None:
             for task in self._tasks:
                 task.cancel()
-        done = await asyncio.gather(*self._tasks, return_exceptions=error is not None)
-        del done
+        await asyncio.gather(*self._tasks, return_exceptions=error is not None)
 
     async def answered(self, more: int, seconds: float = 20.0) -> None:
         """Wait until so many more answers have come."""
         goal = len(self.answers) + more
         async with asyncio.timeout(seconds):
             while len(self.answers) < goal:
-                await asyncio.sleep(0.01)
+                self._more.clear()
+                await self._more.wait()
 
     async def refused_all(self, seconds: float = 20.0) -> None:
         """Wait until every client has been refused."""
@@ -224,6 +225,7 @@ class Load:
             line.leave()
             return None
         self.answers.append(answer)
+        self._more.set()
         if answer.fields.get("connection") == "close":
             line.leave()
             return None

@@ -1,4 +1,4 @@
-"""Node: `tallygate edge` and `tallygate worker` as processes of their own, between the stores and the upstream of a test.
+"""Node: `tallygate edge` and `tallygate worker` as processes of their own, between stores and an upstream of the test's.
 
 Unlike `System` it leaves each of them to the test: to be stopped, continued, ended and started again one by one.
 """
@@ -220,7 +220,9 @@ class Node:
         wanted = {str(UUID(name)) for name in served}
         give_up = time.monotonic() + seconds
         while missing := wanted - {row.id for row in await self.books()}:
-            assert time.monotonic() < give_up, f"{len(missing)} of {len(wanted)} are not booked\n{self.log('edge')[-3000:]}"
+            assert time.monotonic() < give_up, (
+                f"{len(missing)} of {len(wanted)} are not booked\n{self.log('edge')[-3000:]}"
+            )
             await asyncio.sleep(0.1)
         rows = await self.books()
         assert len({row.id for row in rows}) == len(rows)

@@ -8,7 +8,7 @@ from typing import Any
 
 BODY = b'{"usage": {"total_tokens": 7}}'
 _WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Units: 7\r\nContent-Length: %d\r\n\r\n%b"
-_BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+_BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Call:
@@ -27,9 +27,9 @@ class Call:
         self._transport.write(_WHOLE % (len(body), body))
         self.over = True
 
-    def begin(self) -> None:
+    def begin(self, media_type: str = "text/plain") -> None:
         """The head of an answer that goes on piece by piece."""
-        self._transport.write(_BEGUN)
+        self._transport.write(_BEGUN % media_type.encode())
 
     def say(self, piece: bytes) -> None:
         self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -37,6 +37,10 @@ class Call:
     def end(self) -> None:
         self._transport.write(b"0\r\n\r\n")
         self.over = True
+
+    def break_off(self) -> None:
+        """Close the connection, whatever was said."""
+        self._transport.abort()
 
 
 class _Connection(asyncio.Protocol):
