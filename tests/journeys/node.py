@@ -1,4 +1,4 @@
-"""Node: `tallygate edge` and `tallygate worker` as processes of their own, between stores and an upstream of the test's.
+"""Node: `tallygate edge` and `tallygate worker` as processes of their own, between the stores and upstream of a test.
 
 Unlike `System` it leaves each of them to the test: to be stopped, continued, ended and started again one by one.
 """
@@ -50,10 +50,17 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 15.0,
 
 
 def configuration(directory: Path, redis: str, postgres: str, upstream: int) -> dict[str, Any]:
-    """One edge process; routes that are metered by what leaves or by what the answer says, one that is not metered."""
+    """One edge process; routes that are metered by what leaves or by what the answer says, one that is not metered.
+
+    A usage event of the route `bulky` is nearly as large as one may be.
+    """
     tokens = {"name": "tokens", "from": "response_json", "path": "usage.total_tokens", "estimate": 3}
     plain = [{"key_auth": None}, {"metering": {"meters": ["requests", "bytes_out"]}}]
     told = [{"key_auth": None}, {"metering": {"meters": ["requests", tokens]}}]
+    units = [
+        {"name": f"{'unit' * 14}_{number}", "from": "response_header", "header": "x-units"} for number in range(40)
+    ]
+    bulky = [{"key_auth": None}, {"metering": {"meters": units}}]
     return {
         "listeners": [{"bind": f"127.0.0.1:{free_port()}"}],
         "admin": {"bind": f"127.0.0.1:{free_port()}"},
@@ -72,6 +79,7 @@ def configuration(directory: Path, redis: str, postgres: str, upstream: int) -> 
                 "plugins": told,
                 "on_disconnect": "drain",
             },
+            {"name": "bulky", "match": {"path": "/bulky/*"}, "upstream": "behind", "plugins": bulky},
             {"name": "api", "upstream": "behind", "plugins": plain},
         ],
         "usage": {
