@@ -149,7 +149,10 @@ class Failure(NamedTuple):
 
 
 class Load:
-    """Keep-alive clients that ask without pause while this is entered; one ends by itself when it is refused."""
+    """Keep-alive clients that ask without pause while this is entered; one ends by itself when it is refused.
+
+    It may be entered more than once.
+    """
 
     def __init__(self, port: int, *paths: str, clients: int = 8, pause: float = 0.0) -> None:
         self._port = port
@@ -174,6 +177,7 @@ class Load:
         return times[min(len(times) - 1, int(len(times) * share))]
 
     async def __aenter__(self) -> Self:
+        self._stopping = False
         self._tasks = [asyncio.create_task(self._client()) for _ in range(self._clients)]
         return self
 

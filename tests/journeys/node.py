@@ -20,6 +20,7 @@ from uuid import UUID
 import psutil
 import yaml
 
+from gateway.metering.segment import SegmentReader
 from tests.fixtures.postgres import fetch
 from tests.journeys.line import Answer, Line, ask
 from tests.journeys.system import KEY_SHA256, ROOT, START_SECONDS, free_port
@@ -209,6 +210,15 @@ class Node:
         """The sum of a metric over all label values, or over those that have `labels` in them."""
         page = (await self.admin("/metrics")).body.decode()
         return sum(float(value) for found, of, value in _SAMPLE.findall(page) if found == name and labels in of)
+
+    async def has_said(self, words: str) -> bool:
+        """Whether the edge has logged this."""
+        return words in self.log("edge")
+
+    async def has_settled(self) -> bool:
+        """Whether all that is closed is accounted for and deleted: what is left is what is open, without a record."""
+        open_and_empty = all(SegmentReader(path).first() is None for path in self.segments())
+        return open_and_empty and await self.metric("tallygate_stream_lag") == 0
 
     def segments(self) -> list[Path]:
         return sorted(self.journal.glob("*/*.segment"))
