@@ -100,7 +100,8 @@ async def test_what_is_whole_is_booked(node: Node, valkey: ValkeyServer, upstrea
     assert kept[0].stat().st_size > LARGEST_RECORD
     assert node.log("edge").count("is damaged at") == 1
     assert "Traceback" not in node.log("edge")
-    await and_once_only(node, len(rows))
+    if supervisor == "lives":  # else that was another start
+        await and_once_only(node, len(rows))
 
 
 async def and_once_only(node: Node, booked: int) -> None:

@@ -24,7 +24,7 @@ FLUSH_SECONDS = 10.0
 
 
 async def test_under_load_nothing_that_was_accepted_is_lost(node: Node, upstream: Upstream):
-    node.config |= {"processes": 2, "drain_timeout": "4s"}
+    node.config |= {"processes": 2, "drain_timeout": "3s"}
     await node.start()
     idle, slow, streaming = [await node.line() for _ in range(3)]
     await idle.ask("/quick")
@@ -46,14 +46,14 @@ async def test_under_load_nothing_that_was_accepted_is_lost(node: Node, upstream
     assert await idle.closed() == b""
     stream_call.say(b"two")
     assert await streaming.piece() == b"two"
-    await asyncio.sleep(began + 3.2 - time.monotonic())  # well within drain_timeout
+    await asyncio.sleep(began + 2.2 - time.monotonic())  # well within drain_timeout
     slow_call.answer()
     stream_call.end()
     answer = await slow.answer()
-    assert answer.status == 200
+    assert (answer.status, answer.fields["connection"]) == (200, "close")
     assert await streaming.piece() == b""
     assert await asyncio.wait_for(node.edge.wait(), FLUSH_SECONDS) == 0, node.log("edge")
-    assert time.monotonic() - began < 4 + 2
+    assert time.monotonic() - began < 3 + FLUSH_SECONDS
 
     # A request may cross with the end of an idle connection: then nobody has seen it, and it can be sent again.
     for failure in load.failures:
@@ -84,11 +84,11 @@ async def test_what_outlasts_the_drain_is_cut_and_accounted_for(node: Node, upst
     for line, end in ((told, Unanswered), (plain, Unanswered), (streaming, Cut)):
         with pytest.raises(end):
             await (line.piece() if line is streaming else line.head())
-        assert 1.0 <= time.monotonic() - began < 2.0
+        assert 1.0 <= time.monotonic() - began < 3.0
     for call in calls:
-        await asyncio.wait_for(call.gone.wait(), 1)
+        await asyncio.wait_for(call.gone.wait(), 2)
     assert await status == 0
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 1 + FLUSH_SECONDS
 
     await node.booked([head[1]["x-request-id"]])
     rows = {row.route: row for row in await node.books()}
@@ -101,6 +101,7 @@ async def test_what_outlasts_the_drain_is_cut_and_accounted_for(node: Node, upst
 
 @pytest.mark.xfail(
     strict=True,
+    raises=AssertionError,
     reason="a connection is forgotten by its listener when its client leaves, though its exchange goes on: the end of "
     "the process cuts it, and books the estimate where the answer would have told the usage",
 )
@@ -109,16 +110,11 @@ async def test_a_call_that_is_finished_for_a_client_that_left_is_waited_for(node
     line = await node.line()
     line.send("/patient/held")
     call = await upstream.call()
-    line.leave()
-
-    async def gone() -> bool:
-        return await node.metric("tallygate_client_connections") == 0
-
-    await until(gone)
+    line.leave(reset=True)
+    assert await call.lives(0.3)
     status = asyncio.create_task(node.end_edge(5 + FLUSH_SECONDS))
     await until(node.refuses)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(call.gone.wait(), 1)
+    assert await call.lives(1.0)
     call.answer()
     assert await status == 0
     (row,) = await node.books()
@@ -147,30 +143,33 @@ async def test_a_second_signal_does_not_wait(node: Node, upstream: Upstream):
     assert "Traceback" not in node.log("edge")
 
 
-@pytest.mark.parametrize("signals", [1, 2])
-async def test_a_store_that_hangs_holds_nothing_up(node: Node, valkey: ValkeyServer, signals: int):
+async def test_a_store_that_hangs_holds_nothing_up(node: Node, valkey: ValkeyServer):
+    """Neither after one signal nor after two; the next start sends what was left."""
     node.config |= {"drain_timeout": "1s"}
-    await node.start()
-    async with Load(node.port, "/quick", "/ai/quick") as load:
-        await load.answered(100)
-        valkey.pause()
-        try:
-            await load.answered(200)
-            began = time.monotonic()
-            node.edge.send_signal(signal.SIGTERM)
-            await load.refused_all()
-            if signals == 2:
-                node.edge.send_signal(signal.SIGTERM)
-            status = await asyncio.wait_for(node.edge.wait(), 1 + FLUSH_SECONDS)
-            took = time.monotonic() - began
-        finally:
-            valkey.resume()
-    assert status == 0, node.log("edge")
-    assert took < 1 + FLUSH_SECONDS
-    assert "Traceback" not in node.log("edge")
-    assert node.segments(), "what was not sent stays in the journal"
+    await node.start_worker()
+    load = Load(node.port, "/quick", "/ai/quick")
+    for signals in (1, 2):
+        await node.start_edge()
+        async with load:
+            await load.answered(100)
+            valkey.pause()
+            try:
+                await load.answered(200)
+                await ends_in_time(node, load, signals)
+            finally:
+                valkey.resume()
+        assert node.segments(), "what was not sent stays in the journal"
     await node.start_edge()
     rows = await node.booked(load.served)
     assert len(rows) == len(load.answers)
     assert await node.end_edge(1 + FLUSH_SECONDS) == 0
     assert node.left_in_journal() == []
+    assert "Traceback" not in node.log("edge")
+
+
+async def ends_in_time(node: Node, load: Load, signals: int) -> None:
+    node.edge.send_signal(signal.SIGTERM)
+    await load.refused_all()
+    if signals == 2:
+        node.edge.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(node.edge.wait(), 1 + FLUSH_SECONDS) == 0, node.log("edge")

@@ -1,8 +1,8 @@
 """A journal without room: what could not be billed is not served, and says so before the upstream is called.
 
 The room ends because the worker is stopped and the budget is reached, because the disk is full, or because the
-directory takes no more files. Clients get a 503 that tells them to come back; what is not metered works on. Nothing that
-was accepted is lost, and when there is room again everything goes on by itself.
+directory takes no more files. Clients get a 503 that tells them to come back; what is not metered works on. Nothing
+that was accepted is lost, and when there is room again everything goes on by itself.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def are_well_refused(refused: list[Answer], upstream: Upstream) -> None:
 async def all_is_booked_once(node: Node, load: Load) -> None:
     assert not load.failures
     await node.booked(load.served)
-    await until(lambda: node.has_settled(), what="nothing waits to be deleted")
+    await until(node.has_settled)
     rows = await node.books()
     assert Counter(row.outcome for row in rows) == {"ok": len(rows)}
     assert await node.reconcile() == (0, f"{len(rows):,} records accounted for, {len(rows):,} booked\nno gaps\n")

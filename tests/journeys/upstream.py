@@ -22,6 +22,14 @@ class Call:
         self.over = False
         self._transport = transport
 
+    async def lives(self, seconds: float) -> bool:
+        """Whether the gateway still waits after so many seconds."""
+        try:
+            await asyncio.wait_for(self.gone.wait(), seconds)
+        except TimeoutError:
+            return True
+        return False
+
     def answer(self, body: bytes = BODY) -> None:
         """Answer it whole."""
         self._transport.write(_WHOLE % (len(body), body))
