@@ -104,6 +104,7 @@ class Metering(Plugin[Config]):
         super().__init__(config, services)
         self._journal = services.journal
         self._clock = services.clock
+        self._nanos = services.clock.nanos
         self._statuses = config.on_status
         self._plain = [meter for meter in config.meters if isinstance(meter, str)]
         self._from_header = [meter for meter in config.meters if isinstance(meter, HeaderMeter)]
@@ -163,7 +164,7 @@ class Metering(Plugin[Config]):
         """Write the event; if nothing was used, only where a started record waits for its end."""
         tally.booked = quantities
         if tally.started or any(quantities.values()):
-            event = self._event(exchange, outcome, quantities or {"requests": 0}, self._clock.micros(), exchange.id)
+            event = self._event(exchange, outcome, quantities or {"requests": 0}, self._nanos() // 1000, exchange.id)
             exchange.hold_last = self._journal.append(event)
         else:
             self._journal.release()
