@@ -54,12 +54,12 @@ class Record(NamedTuple):
 class Segment:
     """What is known in memory of one segment, while it is written and until it is deleted.
 
-    `records` counts what was appended to it, `finals` its final records, `shards` says whose they are; `starts` counts its started records whose final is
-    not yet written anywhere; `settles` are the earlier segments that hold the started record of a final in this one:
-    they must be deleted first, or adoption would find that start without its end. `unshipped` final records wait in
-    memory to be sent; `unsent` is true when some can only be sent from the file; `sent` holds, per shard, the id of
-    the last stream entry with records of this segment. While `syncing`, the file must stay open. `oldest_at` is the
-    earliest time of use in it, in microseconds, where known.
+    `records` counts what was appended to it, `finals` its final records, `shards` says whose they are; `starts` counts
+    its started records whose final is not yet written anywhere; `settles` are the earlier segments that hold the
+    started record of a final in this one: they must be deleted first, or adoption would find that start without its
+    end. `unshipped` final records wait in memory to be sent; `unsent` is true when some can only be sent from the file;
+    `sent` holds, per shard, the id of the last stream entry with records of this segment. While `syncing`, the file
+    must stay open. `oldest_at` is the earliest time of use in it, in microseconds, where known.
     """
 
     __slots__ = (

@@ -100,6 +100,14 @@ TALLY: Final = Note[_Tally]()
 class Metering(Plugin[Config]):
     """One usage event per exchange of a known consumer, whatever happens to it."""
 
+    @classmethod
+    def hooks(cls, config: Config | None = None) -> list[str]:
+        """Of the response's head only a meter that reads JSON wants to know."""
+        found = super().hooks(config)
+        if config is not None and not any(isinstance(meter, JsonMeter) for meter in config.meters):
+            found.remove("on_response")
+        return found
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._journal = services.journal
@@ -131,7 +139,7 @@ class Metering(Plugin[Config]):
             tally.started = True
 
     def on_response(self, exchange: Exchange, response: Response) -> None:
-        if self._from_json and response.status in self._statuses:
+        if response.status in self._statuses:
             tally = exchange.get(TALLY)
             if tally is not None:
                 tally.reading = JsonReading(response.headers, self.config.max_json)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.exchange import Response
-from gateway.plugin import AnyPlugin
+from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import BadGateway, JournalFull, Overloaded
 from plugins.key_auth import KeyAuth
 from plugins.metering import Metering, _statuses
@@ -21,7 +21,7 @@ TOKENS = {"name": "tokens", "from": "response_json", "path": "usage.total_tokens
 UNITS = {"name": "units", "from": "response_header", "header": "x-units", "estimate": 3}
 
 
-class Refusing(AnyPlugin):  # type: ignore[misc]
+class Refusing(Plugin[PluginConfig]):
     """Stands behind metering and refuses."""
 
     def on_request(self, exchange):
@@ -64,7 +64,7 @@ async def test_the_status_decides(stage: Stage, status: int, booked: int):
 async def test_refusals_and_upstream_failures_give_the_room_back(stage: Stage):
     await meter(stage, ["requests"], answer=BadGateway())
     plugin = stage.make(Metering, meters=["requests"])
-    await stage.play(stage.make(KeyAuth), plugin, Refusing.__new__(Refusing), request=ask(x_api_key=KEY))
+    await stage.play(stage.make(KeyAuth), plugin, stage.make(Refusing), request=ask(x_api_key=KEY))
     assert stage.events() == []
     assert promised(stage) == 0
 
