@@ -21,6 +21,8 @@ from gateway.services import Services
 from plugins.metering.reading import JsonReading, whole_number
 
 MeterName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+MOST_METERS: Final = 24
+"""On one route: with names of any length the event fits into a record of the journal."""
 _STATUS_RANGE: Final = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
 
@@ -68,7 +70,9 @@ Statuses: TypeAlias = Annotated[frozenset[int], BeforeValidator(_statuses)]
 class Config(PluginConfig):
     """What is counted, and for which answers."""
 
-    meters: list[Literal["requests", "bytes_in", "bytes_out"] | HeaderMeter | JsonMeter] = Field(min_length=1)
+    meters: list[Literal["requests", "bytes_in", "bytes_out"] | HeaderMeter | JsonMeter] = Field(
+        min_length=1, max_length=MOST_METERS
+    )
     """`requests` counts 1, `bytes_in` and `bytes_out` the payload; others come from the answer."""
     on_status: Statuses = _statuses("200-399")
     """Answers with these statuses are booked: a status, a range such as `200-399`, or a list of both."""
