@@ -120,13 +120,13 @@ class Connection(Protocol):
 
     def _start_body(self, transport: Transport, call: Call, head: bytes, now: float) -> None:
         body = call.request.body
-        try:
-            piece = body.take()
-        except Exception as error:  # noqa: BLE001 - the body failed before a byte was sent: the connection is as good as before
+        if body.error is not None:  # before a byte was sent: the connection is as good as before
             self._call = None
+            self.idle_since = now
             self._on_idle(self)
-            call.failed(error)
+            call.failed(body.error)
             return
+        piece = body.take()
         transport.write(head if piece is None else head + _framed(body, *piece))
         if piece is not None and piece[1]:
             self._deadline = now + self._first_byte
@@ -241,9 +241,6 @@ class Connection(Protocol):
         transport = self._transport
         if transport is None:
             return
-        if self._held:
-            self._held = False
-            transport.resume_reading()
         if self._reader.reusable and not self._closing:
             self.idle_since = self._time()
             self._on_idle(self)
