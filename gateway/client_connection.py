@@ -28,6 +28,10 @@ class ClientGone(Exception):
     """The client closed its connection before its request was complete."""
 
 
+class Unread(Exception):
+    """Nobody waits for the rest of the request's body any more: who still sends it on must stop."""
+
+
 class ClientConnection(Protocol):
     """One client's connection: requests come in one after another, each answered before the next is read.
 
@@ -131,18 +135,20 @@ class ClientConnection(Protocol):
 
     def done(self) -> None:
         """The exchange is over: go on with the next one, or close."""
+        reader, transport = self._reader, self._transport
+        if not reader.complete and self._exchange is not None:
+            self._exchange.request.body.fail(Unread("the request was answered before its body was complete"))
         self._serving = self._exchange = None
-        transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if not self.keep_alive or not self._reader.reusable or not self._reader.complete or self._listener.draining:
+        if not self.keep_alive or not reader.reusable or not reader.complete or self._listener.draining:
             self._close(transport)
             return
-        if self._reader.pending:
+        if reader.pending:
             # In a turn of its own: answers that need no waiting would pile up on the stack.
             self._loop.call_soon(self._resume, transport)
         else:
-            self._reader.waiting = True
+            reader.waiting = True
             self.deadline = self._loop.time() + self._options.idle_timeout
 
     # The Source of a request's body

@@ -107,7 +107,10 @@ class Connection(Protocol):
             self._transport.abort()
 
     def expire(self, now: float) -> None:
-        """Fail the call whose time is over; waiting for a slow client to take the body is not the target's silence."""
+        """Fail the call whose time is over, or whose body failed while the target took none of it.
+
+        Waiting for a slow client to take the response is not the target's silence.
+        """
         call = self._call
         if call is None:
             return
@@ -115,6 +118,8 @@ class Connection(Protocol):
             self._fail(TimedOut("the call took too long"))
         elif now >= self._deadline and not self._held:
             self._fail(TimedOut("the target was silent for too long"))
+        elif self._pump is not None and call.request.body.error is not None:
+            self._fail(call.request.body.error)
 
     # Sending a body
 
