@@ -76,13 +76,12 @@ class ClientConnection(Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.gone = True
         self._transport = None
-        self.resume_writing()
         self._listener.forget(self)
-        if self._exchange is None:
-            return
-        self._exchange.request.body.fail(ClientGone("the client closed the connection"))
-        if self._serving is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
-            self._serving.cancel()
+        if self._exchange is not None:
+            self._exchange.request.body.fail(ClientGone("the client closed the connection"))
+            if self._serving is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
+                self._serving.cancel()
+        self.resume_writing()  # last: who is cancelled must not first hear that the client takes more
 
     def eof_received(self) -> bool:
         return False

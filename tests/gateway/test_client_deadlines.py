@@ -232,7 +232,6 @@ async def test_a_client_that_never_reads_is_cut(small_send_buffers: None) -> Non
         assert len(back) < BIG / 2
 
 
-@pytest.mark.xfail(strict=True, reason="a drive that waits for the client to take bytes does not hear that it left")
 async def test_the_call_of_a_client_that_never_reads_is_cancelled(small_send_buffers: None) -> None:
     async def long(line: Line) -> None:
         await line.head()

@@ -151,7 +151,6 @@ async def test_a_call_that_fails_makes_room_for_the_one_that_waits() -> None:
         assert (await clients[1].answer()).endswith(b"ok")
 
 
-@pytest.mark.xfail(strict=True, reason="a place given in the moment in which its taker gives up is never taken back")
 async def test_room_is_not_lost_when_it_is_given_in_the_moment_the_wait_is_over() -> None:
     async def slow(line: Line) -> None:
         await line.head()
