@@ -31,6 +31,14 @@ class BodyTooLarge(Exception):
     """More bytes arrived than the reader was willing to hold."""
 
 
+class BodyUnwanted(Exception):
+    """The request was answered before all of its body was here; whoever sends it on must stop."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection before its request was complete."""
+
+
 class Body:
     """An incoming payload. `received` counts its bytes so far; `trailers` are there once it is complete.
 

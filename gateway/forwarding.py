@@ -193,6 +193,12 @@ def client_head(response: Response, length: int | None, persistence: bytes, date
     return b"".join((start, kept, framing, persistence, _END if response.proxied else b"\r\n"))
 
 
+def interim_head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
+    """An interim response (1xx) as it goes to the client."""
+    start = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return start + "".join([f"{name}: {value}\r\n" for name, value in fields]).encode("latin-1") + b"\r\n"
+
+
 def passing_trailers(trailers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The trailer fields that may go on, in order."""
     return [(name, value) for name, value in trailers if name.lower() not in _NEVER_IN_TRAILERS]

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway import client_connection
+from gateway import pace
 from gateway.body import HIGH_WATER
 from gateway.metrics import Metrics
 from tests.fixtures.conversation import Caller, Line, Scripted, calling, eventually, respond, serving, silence
@@ -36,7 +36,7 @@ def small_send_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rate of a body is measured over half a second."""
-    monkeypatch.setattr(client_connection, "RATE_SECONDS", 0.5)
+    monkeypatch.setattr(pace, "RATE_SECONDS", 0.5)
 
 
 async def drip(client: Caller, text: bytes, pause: float) -> None:
@@ -126,7 +126,6 @@ async def test_a_slow_upstream_is_not_held_against_the_client() -> None:
         assert (await client.answer()).endswith(b"ok")
 
 
-@pytest.mark.xfail(strict=True, reason="after its first byte a head still has the idle timeout")
 async def test_a_second_head_that_stops_is_a_request_timeout_after_the_head_timeout() -> None:
     async with serving(Target(), head_timeout="200ms", idle_timeout="30s") as edge, calling(edge) as client:
         await client.say(ASK)
@@ -135,7 +134,6 @@ async def test_a_second_head_that_stops_is_a_request_timeout_after_the_head_time
         assert (await client.rest(2.0)).startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.xfail(strict=True, reason="after its first byte a head still has the idle timeout")
 async def test_a_second_head_has_its_own_time_from_its_first_byte() -> None:
     async with serving(Target(), head_timeout="10s", idle_timeout="500ms") as edge, calling(edge) as client:
         await client.say(ASK)
@@ -196,9 +194,8 @@ async def test_a_client_that_was_not_invited_yet_is_not_too_slow(quick_rate: Non
         assert (await client.answer()).endswith(b"ok")
 
 
-@pytest.mark.xfail(strict=True, reason="the time before the invitation is counted")
 async def test_the_rate_of_an_invited_client_counts_from_the_invitation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_connection, "RATE_SECONDS", 0.8)
+    monkeypatch.setattr(pace, "RATE_SECONDS", 0.8)
 
     async def late(line: Line) -> None:
         await line.head()
@@ -259,7 +256,6 @@ async def test_a_client_that_reads_now_and_then_is_served_to_the_end(small_send_
         assert len(back.partition(b"\r\n\r\n")[2]) == BIG + len(b"<end>")
 
 
-@pytest.mark.xfail(strict=True, reason="the timeout is for all that waits to be taken, not for any of it")
 async def test_a_client_that_reads_slowly_but_steadily_is_not_cut(small_send_buffers: None) -> None:
     """It takes 8 KB every 25 ms: at no time nothing for as long as the timeout."""
     target = Target([BIG_HEAD + b"a" * BIG])
@@ -273,7 +269,6 @@ async def test_a_client_that_reads_slowly_but_steadily_is_not_cut(small_send_buf
             await asyncio.sleep(0.025)
 
 
-@pytest.mark.xfail(strict=True, reason="what is left when an answer is complete has no deadline if it is little")
 async def test_the_last_bytes_of_an_answer_are_not_kept_for_a_client_that_never_takes_them(
     small_send_buffers: None,
 ) -> None:

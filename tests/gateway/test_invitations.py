@@ -113,9 +113,11 @@ async def test_an_answer_before_the_body_gives_the_connection_to_the_upstream_fr
 
 
 async def test_an_upstream_that_answers_and_takes_no_more_of_the_body_is_left() -> None:
+    answer = asyncio.Event()
+
     async def deaf(line: Line) -> None:
         if b"POST" in await line.head():
-            await asyncio.sleep(0.6)
+            await answer.wait()
             await line.say(NO)
             await asyncio.sleep(60)
         await line.say(OK)
@@ -125,7 +127,8 @@ async def test_an_upstream_that_answers_and_takes_no_more_of_the_body_is_left() 
     async with serving(Scripted(deaf), upstream={"max_connections": 1, "wait_timeout": "1s"}) as edge:
         async with calling(edge) as client:
             await client.say(POST + b"Content-Length: %d\r\n\r\n" % many)
-            assert await client.say_while_taken(b"a" * many, 0.3) < many
+            assert await client.say_while_taken(b"a" * many) < many
+            answer.set()
             assert (await client.answer()).startswith(b"HTTP/1.1 403 ")
         async with calling(edge) as client:
             await client.say(ASK)
