@@ -179,14 +179,14 @@ async def test_who_says_no_more_and_takes_nothing_is_cut(small_send_buffers: Non
 
 @pytest.mark.parametrize("pause", [0.0, 0.01], ids=["ahead", "one after another"])
 async def test_who_takes_no_answers_is_not_served_more_of_them(small_send_buffers: None, pause: float) -> None:
-    many, size = 60, 100_000
+    many, size = 100, 20_000
     target = Scripted(respond(sized(size)))
     async with serving(target) as edge, calling(edge, receive_buffer=4096) as client:
         for _ in range(many):
             await client.say(ASK)
             await asyncio.sleep(pause)
         await asyncio.sleep(0.5)
-        assert target.text.count(ASK[:5]) < 5
+        assert target.text.count(ASK[:5]) < 20
         for _ in range(many):
             assert len((await client.answer()).partition(b"\r\n\r\n")[2]) == size
         await client.say(ASK)
