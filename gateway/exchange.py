@@ -64,10 +64,12 @@ class Request:
 class Response:
     """What goes back: made by an upstream (`proxied`, its body perhaps still arriving), or by a plugin.
 
-    `reason` is the reason phrase as it came (latin-1), None for the usual one.
+    `reason` is the reason phrase as it came (latin-1), None for the usual one. `http10`: it came in HTTP/1.0.
     """
 
+    # As in a Request: what most responses do not have.
     proxied = False
+    http10 = False
 
     def __init__(
         self,

@@ -141,14 +141,13 @@ class Pool:
         try:
             async with timeout_at(give_up_at):
                 await place
-        except TimeoutError:
-            raise Overloaded(
-                "No connection to the upstream became free in time.", headers={"retry-after": "1"}
-            ) from None
-        except CancelledError:
-            if place.done() and not place.cancelled():
+        except (TimeoutError, CancelledError) as over:
+            if place.done() and not place.cancelled():  # it was given in the moment in which nobody waited any more
                 self._promised -= 1
                 self._wake()
+            if isinstance(over, TimeoutError):
+                late = "No connection to the upstream became free in time."
+                raise Overloaded(late, headers={"retry-after": "1"}) from None
             raise
         finally:
             if place in self._waiters:
