@@ -36,7 +36,7 @@ from gateway.upstream.upstream import Upstream
 from gateway.vitals import watch
 
 _FLUSH_SECONDS: Final = 2.0
-"""What is kept of the time to drain for sending the last usage."""
+"""What sending the last usage may take, though requests used up the time to drain."""
 _COLLECT: Final = (50_000, 20, 100)
 """Allocations between garbage collections, in three generations: requests leave no cycles behind."""
 
@@ -130,7 +130,7 @@ async def serve(
     message = await pipe.hear()
     deadline = message.deadline if isinstance(message, Drain) else config.drain_timeout
     give_up_at = get_running_loop().time() + deadline
-    await edge.stop(max(0.0, deadline - _FLUSH_SECONDS))
+    await edge.stop(deadline)
     await usage.stop(max(_FLUSH_SECONDS, give_up_at - get_running_loop().time()))
     await vitals.stop()
 

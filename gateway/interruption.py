@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -11,6 +12,8 @@ from typing import Final, Self
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _LAST_SECONDS: Final = 10.0
 """What an orderly end that was told to hurry may still take."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Interruption:
@@ -65,14 +68,19 @@ class Interruption:
 
     async def unless_urgent(self, work: Awaitable[None], hurry: Callable[[], None]) -> None:
         """Does `work`, an orderly end. At the second signal, also one that came before, calls `hurry`, which must make
-        it end soon.
+        it end soon; what has not ended by then is cancelled.
         """
         self._hurry = hurry
+        self._limit = limit = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as self._limit:
+            async with limit:
                 if self._urgent:
                     self.interrupt()
                 await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            _log.warning("not everything ended within %g s, and is broken off", _LAST_SECONDS)
         finally:
             self._limit = self._hurry = None
 

@@ -138,6 +138,7 @@ class Listener:
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
+            connection.keep_alive = False  # an answer under way says so, and its client sends no more on it
             connection.close_if_idle()
         if self._connections:
             self._empty = self.loop.create_future()

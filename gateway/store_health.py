@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,6 +21,8 @@ from gateway.stores.store import StoreUnavailable
 
 LOOK_SECONDS: Final = 1.0
 _DEADLINE: Final = 2.0
+_QUESTION: Final = struct.pack(">II", 8, 80877104)
+"""A GSSENCRequest: PostgreSQL answers everybody with one byte, and logs nothing when that was all."""
 
 
 @dataclass(slots=True)
@@ -35,7 +38,7 @@ class StoreHealth:
     """Asks Redis and PostgreSQL every second."""
 
     def __init__(self, redis: Redis, postgres: str | None, shards: int, *, metrics: Metrics, clock: Clock) -> None:
-        """`postgres` is its URL, None where it is not known. Only a connection is tried: billing holds the accounts."""
+        """`postgres` is its URL, None where it is not known. Nobody logs in: billing holds the accounts."""
         self._redis = redis
         self._postgres = postgres
         self._streams = [stream_name(shard) for shard in range(shards)]
@@ -81,18 +84,22 @@ class StoreHealth:
             lag.set(state.undelivered + state.pending)
 
     async def look_at_postgres(self) -> None:
-        """Opens a connection and closes it again."""
+        """Asks something that needs no account: where PostgreSQL hangs, connections are taken all the same."""
         try:
             async with asyncio.timeout(_DEADLINE):
-                writer = await _connect(self._postgres or "")
+                reader, writer = await _connect(self._postgres or "")
+                try:
+                    writer.write(_QUESTION)
+                    await reader.read(1)  # a proxy that hangs up at such a question lives, too
+                finally:
+                    writer.close()
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
         except TimeoutError:
-            self._note("postgres", f"no connection within {_DEADLINE:g} s")
+            self._note("postgres", f"no answer within {_DEADLINE:g} s")
         except OSError as error:
             self._note("postgres", error.strerror or "no connection")
         else:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
             self._note("postgres", "")
 
     def _note(self, store: str, reason: str) -> None:
@@ -103,11 +110,11 @@ class StoreHealth:
         self._up[store].set(0.0 if reason else 1.0)
 
 
-async def _connect(url: str) -> asyncio.StreamWriter:
+async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection to where a postgresql:// URL points. Raises OSError."""
     parts = urlsplit(url)
     host = parse_qs(parts.query).get("host", [unquote(parts.hostname or "localhost")])[0]
     port = parts.port or 5432
     if host.startswith("/"):
-        return (await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}"))[1]
-    return (await asyncio.open_connection(host, port))[1]
+        return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+    return await asyncio.open_connection(host, port)

@@ -72,6 +72,20 @@ async def test_a_second_signal_before_the_end_has_begun() -> None:
         await asyncio.wait_for(interruption.unless_urgent(stop(), killed.set), 1)
 
 
+async def test_what_does_not_hurry_is_broken_off(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.interruption._LAST_SECONDS", 0.05)
+    hurried = []
+    async with Interruption() as interruption:
+        for seconds in (0.01, 0.02):
+            asyncio.get_running_loop().call_later(seconds, press)
+        await interruption.wait()
+        await asyncio.wait_for(interruption.unless_urgent(asyncio.sleep(60), lambda: hurried.append(True)), 1)
+    assert hurried == [True]
+    assert [record.message for record in caplog.records] == ["not everything ended within 0.05 s, and is broken off"]
+
+
 async def test_a_failure_is_raised_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def fails() -> None:
         await asyncio.sleep(0)
@@ -91,3 +105,5 @@ async def test_a_timeout_of_the_work_itself_is_a_failure() -> None:
     async with Interruption() as interruption:
         with pytest.raises(TimeoutError):
             await interruption.unless_asked(slow())
+        with pytest.raises(TimeoutError):
+            await interruption.unless_urgent(slow(), pytest.fail)
