@@ -23,9 +23,9 @@ TARGETS = [Target(TargetOptions(url=f"http://t{number}:80")) for number in range
 
 
 class Clockwork(asyncio.SelectorEventLoop):
-    _ready: list[object]  # empty when nothing would happen without time passing
     """An event loop whose hands are turned by the test."""
 
+    _ready: list[object]  # empty when nothing would happen without time passing
     now = 0.0
 
     def time(self) -> float:
