@@ -12,10 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.body import HIGH_WATER, Body, BodyTooLarge
 from gateway.exchange import Exchange
-from gateway.plugin import AnyPlugin
+from gateway.plugin import Plugin, PluginConfig
+from tests.fixtures.conversation import calling, serving
 from tests.fixtures.source import Told
 from tests.fixtures.turns import Turns
-from tests.fixtures.wire import Edge, Target
+from tests.fixtures.wire import Target
 
 RARELY = st.sampled_from([False] * 7 + [True])
 SIZES = st.sampled_from([1, 2, 10, 100_000, 200_000, HIGH_WATER, HIGH_WATER + 1])
@@ -272,8 +273,11 @@ def test_of_what_was_refused_no_more_is_taken() -> None:
         body.take()
 
 
-class Patient(AnyPlugin):  # type: ignore[misc]
+class Patient(Plugin[PluginConfig]):
     """Lets a request go on once all of its body is here."""
+
+    def __init__(self) -> None:
+        self.config = PluginConfig()
 
     async def on_request(self, exchange: Exchange) -> None:
         while not exchange.request.body.complete:  # noqa: ASYNC110 - a body has no event
@@ -283,13 +287,7 @@ class Patient(AnyPlugin):  # type: ignore[misc]
 @pytest.mark.xfail(strict=True, reason="a client that was paused for a body is not resumed if the body ends meanwhile")
 async def test_a_client_is_heard_again_after_a_body_that_had_to_wait() -> None:
     """It is paused by the last byte of the body: no sooner is too much there."""
-    edge = Edge(Target(), (Patient.__new__(Patient),))
-    await edge.start()
-    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
-    try:
+    async with serving(Target(), Patient()) as edge, calling(edge) as client:
         for size in (HIGH_WATER + 1, 1):
-            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
-            await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), 1.0)
-    finally:
-        writer.close()
-        await edge.stop()
+            await client.say(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+            assert (await client.answer(1.0)).endswith(b"\r\n\r\nok")
