@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -337,17 +337,14 @@ class PoolAtDeadlines(PoolInRaces):
     TIMERS_RACE = True
 
 
-LOST_PLACE = (
-    "a call that is given a place in the turn in which its time is over is refused, and its place is lost for good"
-)
 NO_PLACE_KEPT = "a call that is woken leaves the queue before it has a connection, and newcomers may take that away"
 
 TestPoolInRaces = PoolInRaces.TestCase
 TestPoolInRaces.settings = settings(max_examples=150, stateful_step_count=30, deadline=None, derandomize=True)
 TestPoolInOrder = PoolInOrder.TestCase
 TestPoolInOrder.settings = settings(max_examples=100, stateful_step_count=30, deadline=None, derandomize=True)
-TestPoolAtDeadlines = pytest.mark.xfail(strict=True, reason=LOST_PLACE)(PoolAtDeadlines.TestCase)
-TestPoolAtDeadlines.settings = settings(TestPoolInRaces.settings, phases=[Phase.generate], report_multiple_bugs=False)
+TestPoolAtDeadlines = PoolAtDeadlines.TestCase
+TestPoolAtDeadlines.settings = TestPoolInRaces.settings
 
 
 @pytest.fixture
@@ -362,7 +359,6 @@ def world() -> Iterator[World]:
     world.end()
 
 
-@pytest.mark.xfail(strict=True, reason=LOST_PLACE)
 def test_a_place_that_comes_with_the_deadline_is_not_lost(world: World) -> None:
     world.call(TARGETS[0])
     world.settle()
