@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,6 +90,23 @@ class Modelled:
         self.model = model
 
 
+def look(headers: Headers) -> list[str]:
+    return headers.getall("a")
+
+
+def take_one(headers: Headers) -> tuple[str, ...]:
+    return tuple(headers.take("ab"))
+
+
+def put_one(headers: Headers) -> int:
+    headers["X-1"] = "put"
+    headers.add("zz", "put")
+    return len(headers)
+
+
+READINGS: list[Callable[[Headers], object]] = [look, take_one, put_one]
+
+
 class HeadersAreAList(RuleBasedStateMachine):
     """Any number of headers, each with its model; a copy goes its own way from the moment it is made."""
 
@@ -145,6 +164,13 @@ class HeadersAreAList(RuleBasedStateMachine):
     def copy(self, one: Modelled) -> Modelled:
         return self._keep(one.headers.copy(), list(one.model))
 
+    @rule(one=some, reading=st.sampled_from(READINGS))
+    def read_once(self, one: Modelled, reading: Callable[[Headers], object]) -> None:
+        """It finds and leaves behind what it would in headers that nobody has read before."""
+        alone = Headers(one.model)
+        assert one.headers.once(reading) == reading(alone)
+        one.model = list(alone.items())
+
     @rule(one=some, name=NOT_A_NAME, value=VALUES)
     def a_bad_name_is_refused(self, one: Modelled, name: str, value: str) -> None:
         self._refused(one, name, value)
@@ -199,10 +225,14 @@ def mutate(headers: Headers, how: str, name: str) -> None:
             headers.take(name)
         case "update":
             headers.update({name: "mine", "Host": "mine"})
+        case "once":
+            headers.once(take_one)
+            headers.once(put_one)
 
 
 MUTATIONS = st.lists(
-    st.tuples(st.sampled_from(["add", "assign", "delete", "take", "update"]), NAMES | st.just("host")), max_size=4
+    st.tuples(st.sampled_from(["add", "assign", "delete", "take", "update", "once"]), NAMES | st.just("host")),
+    max_size=4,
 )
 
 
