@@ -158,7 +158,6 @@ def test_small_chunks_are_read_unless_they_are_mostly_coding(
         assert waste <= MAX_OVERHEAD + 8 * sum(pieces)
 
 
-@pytest.mark.xfail(strict=True, reason="httptools reports CONNECT and Upgrade by an exception that is not caught")
 @pytest.mark.parametrize(
     "surplus",
     [b"CONNECT a:80 HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"],
@@ -169,13 +168,11 @@ def test_a_change_of_protocol_behind_the_end_is_surplus(surplus: bytes) -> None:
     assert (read.whole, read.surplus) == (True, True)
 
 
-@pytest.mark.xfail(strict=True, reason="bytes behind the end count as wasted on the coding")
 def test_what_follows_the_end_is_not_wasted_on_the_coding() -> None:
     read = Read([b"1\r\na\r\n0\r\n\r\n" + b"GET /" + b"a" * 2 * MAX_OVERHEAD])
     assert (read.whole, read.refused) == (True, False)
 
 
-@pytest.mark.xfail(strict=True, reason="chunks that were refused as a waste are good again when more of them come")
 def test_what_was_refused_stays_refused() -> None:
     body = Body()
     decoder = ChunkedDecoder(body)
