@@ -38,6 +38,16 @@ def test_an_event_is_read_back_as_it_was(event: UsageEvent) -> None:
 
 
 @often
+@given(event=EVENTS)
+def test_an_event_is_an_array_of_its_fields_in_an_order_that_never_changes(event: UsageEvent) -> None:
+    assert msgspec.msgpack.decode(encode_event(event)) == [
+        event.version, event.event_id, event.kind, event.admitted_at, event.occurred_at, event.organization,
+        event.subscription, event.plan_version, event.key, event.route, event.upstream, event.provider, event.model,
+        event.status, event.outcome, event.quantities, event.ref,
+    ]  # fmt: skip
+
+
+@often
 @given(event=EVENTS, region=st.text(max_size=5))
 def test_versions_read_each_other(event: UsageEvent, region: str) -> None:
     """A field more at the end is passed over by those who do not know it, and has its default where it is missing."""

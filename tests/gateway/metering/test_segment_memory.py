@@ -95,6 +95,19 @@ def test_what_was_appended_is_read_at_any_time(appended: Appended, more: Appende
 
 
 @often
+@given(appended=APPENDED, beyond=st.integers(-1, 1))
+def test_the_last_byte_is_written_and_none_behind_it(appended: Appended, beyond: int) -> None:
+    with segments() as segment:
+        written = Written(segment, [*appended, *[(FINAL, b"a" * LARGEST_PAYLOAD)] * 3])
+        payload = b"b" * (SIZE - segment.position - HEADER_SIZE + beyond)
+        if not 0 < len(payload) <= LARGEST_PAYLOAD:
+            return
+        assert segment.append(STARTED, payload) == (beyond <= 0)
+        fits = [Record(STARTED, UNNUMBERED, payload)] if beyond <= 0 else []
+        assert written.read()[0] == [*written.records, *fits]
+
+
+@often
 @given(appended=APPENDED, cut=st.integers(0, SIZE), room=st.integers(0, 300))
 def test_a_file_cut_anywhere_gives_the_whole_records_before_the_cut(appended: Appended, cut: int, room: int) -> None:
     """Also if space follows: of a record that ends in zeros, zeros may be missing."""
@@ -146,19 +159,22 @@ def test_a_record_cut_short_by_the_death_of_its_writer_costs_no_other(
     appended=APPENDED.filter(bool),
     place=st.integers(0, SIZE),
     damage=st.binary(min_size=1, max_size=30) | st.integers(1, 40).map(bytes),
-    moved=st.booleans(),
+    kind=st.sampled_from(["noise", "a piece of the segment", "another record"]),
 )
 def test_damage_anywhere_costs_what_follows_it_and_invents_nothing(
-    appended: Appended, place: int, damage: bytes, moved: bool
+    appended: Appended, place: int, damage: bytes, kind: str
 ) -> None:
-    """It may be anything, also a piece of the segment itself."""
+    """It may be a whole record in the place of another: no final counts twice, or before those that came before it."""
     with segments() as segment:
         written = Written(segment, appended)
         memory = segment.memory
         assert memory is not None
         at = place % segment.position
-        if moved:
-            damage = memory[: min(len(damage), SIZE - at)]
+        if kind == "a piece of the segment":
+            damage = memory[: len(damage)]
+        elif kind == "another record":
+            at = written.ends[place % len(written.records)]
+            damage = encode_record(*written.records[len(damage) % len(written.records)])
         damage = damage[: SIZE - at]
         same = memory[at : at + len(damage)] == damage
         memory[at : at + len(damage)] = damage
@@ -167,7 +183,7 @@ def test_damage_anywhere_costs_what_follows_it_and_invents_nothing(
         assert found[:before] == written.records[:before]
         if same:
             assert found == written.records
-        elif not moved:
+        elif kind == "noise":
             assert found == written.records[: len(found)]
             assert len(found) < len(written.records)
         finals = [record for record in written.records if record.kind == FINAL]
