@@ -19,6 +19,8 @@ class Case:
     headers: Mapping[str, str]
     keyed: bool = False
     """Whether the case checks keys, and so must refuse a request without one."""
+    varied: bool = False
+    """Whether no two requests are alike, so that nothing can be remembered of the one before."""
 
     @property
     def url(self) -> str:

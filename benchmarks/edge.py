@@ -25,8 +25,8 @@ class Edge:
     process: int
     """Pid of the edge process that is measured."""
 
-    def case(self, name: str, route: str, *, keyed: bool) -> Case:
-        return Case(name, self.port, f"/{route}/thing", {"x-api-key": self.key}, keyed)
+    def case(self, name: str, route: str, *, keyed: bool, varied: bool = False) -> Case:
+        return Case(name, self.port, f"/{route}/thing", {"x-api-key": self.key}, keyed, varied)
 
     def metric(self, name: str) -> float:
         """The sum of a metric over all its labels."""

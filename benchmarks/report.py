@@ -81,7 +81,9 @@ def document(
                 "p99": round(each.p99, 3),
                 "added_p50": round(each.p50 - origin.p50, 3),
                 "added_p99": round(each.p99 - origin.p99, 3),
-            },
+            }
+            if each.latencies
+            else None,
         }
         if each.rounds
         else {"latency_milliseconds": {"p50": round(each.p50, 3), "p99": round(each.p99, 3)}}

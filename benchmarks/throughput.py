@@ -24,6 +24,8 @@ LOGGED: Final = "edge, whole job, access log"
 BARE: Final = "edge, bare proxy"
 NGINX: Final = "nginx, bare proxy"
 LUA: Final = "nginx+Lua, whole job"
+VARIED: Final = "edge, whole job, varied"
+VARIED_LUA: Final = "nginx+Lua, whole job, varied"
 ORIGIN: Final = "origin, no proxy"
 
 CONNECTIONS: Final = (64, 32, 16)
@@ -64,7 +66,7 @@ def saturate(measured: list[Measured], cores: Cores, *, rounds: int, seconds: fl
         turn = number % len(measured)
         for each in measured[turn:] + measured[:turn]:
             each.rounds.append(_valid_round(each, cores, seconds))
-            print(f"  round {number + 1}: {each.case.name:28} {each.rounds[-1].load.rate:9,.0f} requests/s", flush=True)
+            print(f"  round {number + 1}: {each.case.name:30} {each.rounds[-1].load.rate:9,.0f} requests/s", flush=True)
 
 
 def _valid_round(measured: Measured, cores: Cores, seconds: float) -> wrk.Round:
@@ -120,6 +122,7 @@ def ratios(by_name: dict[str, Measured]) -> dict[str, float]:
     wanted = {
         "whole_job_vs_nginx_lua": (WHOLE_JOB, LUA),
         "whole_job_logged_vs_nginx_lua": (LOGGED, LUA),
+        "whole_job_varied_vs_nginx_lua": (VARIED, VARIED_LUA),
         "bare_vs_nginx": (BARE, NGINX),
         "whole_job_vs_bare": (WHOLE_JOB, BARE),
         "nginx_lua_vs_nginx": (LUA, NGINX),

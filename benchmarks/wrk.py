@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from benchmarks.cases import Case
@@ -12,6 +13,7 @@ from benchmarks.machine import BusyMeter, Cores, busiest
 from benchmarks.programs import ProgramFailed, on_cores
 
 BUSY_LIMIT: Final = 0.9
+_VARIED: Final = Path(__file__).parent / "peers" / "varied.lua"
 _MILLISECONDS: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
 
 
@@ -66,6 +68,8 @@ def run(case: Case, cores: frozenset[int], *, connections: int, seconds: float) 
     command = ["wrk", f"-t{threads}", f"-c{max(connections, threads)}", f"-d{seconds:g}s", "--latency", "--timeout=10s"]
     for name, value in case.headers.items():
         command += ["-H", f"{name}: {value}"]
+    if case.varied:
+        command += ["-s", str(_VARIED)]
     done = subprocess.run(
         [*command, case.url],
         capture_output=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from aiohttp import web
 
@@ -16,10 +17,13 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=9001, help="port to listen on (default: %(default)s)")
     arguments = parser.parse_args()
-    # No banner: `tallygate up` prints where everything is. Two seconds for streams to end when it is stopped.
-    web.run_app(
-        application(), host=arguments.host, port=arguments.port, print=None, access_log=None, shutdown_timeout=2
-    )
+    try:
+        # No banner: `tallygate up` prints where everything is. Two seconds for streams to end when it is stopped.
+        web.run_app(
+            application(), host=arguments.host, port=arguments.port, print=None, access_log=None, shutdown_timeout=2
+        )
+    except OSError as error:
+        sys.exit(f"demo upstream: {error.strerror or error} (another port: --port)")
 
 
 if __name__ == "__main__":

@@ -31,16 +31,24 @@ class BodyTooLarge(Exception):
     """More bytes arrived than the reader was willing to hold."""
 
 
+class BodyUnwanted(Exception):
+    """The request was answered before all of its body was here; whoever sends it on must stop."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection before its request was complete."""
+
+
 class Body:
     """An incoming payload. `received` counts its bytes so far; `trailers` are there once it is complete.
 
     `length` is the declared size in bytes, or None where only the end of the body tells; `limit` is how many bytes
-    may arrive in all before the body fails with BodyTooLarge.
+    may arrive in all before the body fails with BodyTooLarge. `error` is what it failed with: such a body never becomes
+    complete, and what still arrives of it is counted and dropped.
     """
 
     __slots__ = (
         "_chunks",
-        "_error",
         "_paused",
         "_size",
         "_source",
@@ -48,6 +56,7 @@ class Body:
         "_waiter",
         "_whole",
         "complete",
+        "error",
         "length",
         "limit",
         "received",
@@ -59,11 +68,11 @@ class Body:
         self._size = 0
         self._source = source
         self._waiter: Future[None] | None = None
-        self._error: BaseException | None = None
         self._paused = False
         self._taken = False
         self._whole: bytes | None = None
         self.complete = False
+        self.error: Exception | None = None
         self.length = length
         self.limit = sys.maxsize
         self.received = 0
@@ -73,33 +82,42 @@ class Body:
 
     def feed(self, data: bytes) -> None:
         """Some bytes arrived."""
-        self._chunks.append(data)
         size = len(data)
-        self._size += size
         self.received += size
+        if self.error is not None:
+            return
         if self.received > self.limit:
             self.refuse()
             return
+        self._chunks.append(data)
+        self._size += size
         if self._size > HIGH_WATER and not self._paused and self._source is not None:
             self._paused = True
             self._source.pause_body()
         self._wake()
 
     def refuse(self) -> None:
-        """It is larger than its `limit`: fail with BodyTooLarge and take no more."""
+        """It is larger than its `limit`: fail with BodyTooLarge and take no more, even if all of it is here."""
+        self.complete = False
         self.fail(BodyTooLarge())
         self.close()
 
     def finish(self) -> None:
-        """The end arrived, whole."""
+        """The end arrived, whole; of a body that failed before, it is no end."""
+        if self.error is not None:
+            return
         self.complete = True
-        self._source = None  # it may serve another message from now on
+        source, self._source = self._source, None  # it may serve another message from now on
+        if self._paused:
+            self._paused = False
+            if source is not None:
+                source.resume_body()
         self._wake()
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """There will be no end: the reader gets `error` after what arrived before it."""
-        if not self.complete and self._error is None:
-            self._error = error
+        if not self.complete and self.error is None:
+            self.error = error
             self._wake()
 
     # The reader's side
@@ -122,8 +140,8 @@ class Body:
             return data, self.complete
         if self.complete:
             return b"", True
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return None
 
     async def next(self) -> tuple[bytes, bool]:
@@ -139,7 +157,7 @@ class Body:
     async def read(self, limit: int) -> bytes:
         """The whole body, at most `limit` bytes, which can still be sent on afterwards.
 
-        Raises BodyTooLarge as soon as there are more.
+        Raises BodyTooLarge as soon as there are more; nothing of the body can be sent on then.
         """
         if self._whole is not None:
             return self._whole
@@ -152,7 +170,7 @@ class Body:
             data, last = await self.next()
             size += len(data)
             if size > limit:
-                self.close()
+                self.refuse()
                 raise BodyTooLarge
             pieces.append(data)
         self._whole = b"".join(pieces)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from gateway.body import BodyTooLarge
 from gateway.clock import uuid_text
 from gateway.exchange import Exchange, Response
-from gateway.plugin import AnyPlugin, Plugin
+from gateway.plugin import AnyPlugin
 from gateway.problem import ContentTooLarge, Problem
 
 log = logging.getLogger(__name__)
@@ -19,19 +19,12 @@ Hook: TypeAlias = Callable[..., Any]
 Stop: TypeAlias = tuple[int, Hook, bool]  # place in the chain, the hook, does it await
 Forward: TypeAlias = Callable[[Exchange], Awaitable[Response]]
 
-HOOKS = ("on_request", "on_response", "on_chunk", "on_finish")
-
-
-def overridden_hooks(plugin: type[AnyPlugin]) -> list[str]:
-    """The hooks a plugin class overrides, in the order a request meets them."""
-    return [name for name in HOOKS if getattr(plugin, name) is not getattr(Plugin, name)]
-
 
 def stops(plugins: Sequence[AnyPlugin], name: str, *, may_wait: bool) -> tuple[Stop, ...]:
-    """The plugins that override this hook, in listed order. Raises TypeError for an async hook that may not wait."""
+    """The plugins that want this hook called, in listed order. Raises TypeError for an async hook that may not wait."""
     found: list[Stop] = []
     for place, plugin in enumerate(plugins):
-        if name not in overridden_hooks(type(plugin)):
+        if name not in plugin.hooks(plugin.config):
             continue
         hook = getattr(plugin, name)
         waits = inspect.iscoroutinefunction(hook)

@@ -24,7 +24,6 @@ from gateway.billing import report, worker
 from gateway.billing.database import DatabaseUnavailable
 from gateway.billing.migration import MigrationRefused, migrate
 from gateway.billing.reconcile import reconcile
-from gateway.chain import overridden_hooks
 from gateway.clock import Clock
 from gateway.config import ConfigError, GatewayConfig, load
 from gateway.metering.directory import JournalUnusable
@@ -156,7 +155,7 @@ def _walks(config: GatewayConfig) -> Iterator[str]:
         specs = config.plugins_of(route)
         width = max((len(spec.name) for spec in specs), default=0)
         for spec in specs:
-            yield f"  {spec.name:{width}}  {', '.join(overridden_hooks(spec.plugin)) or 'no hooks'}"
+            yield f"  {spec.name:{width}}  {', '.join(spec.plugin.hooks(spec.config)) or 'no hooks'}"
         targets = ", ".join(target.url for target in config.upstreams[route.upstream].targets)
         yield f"  → {route.upstream} ({targets})"
 

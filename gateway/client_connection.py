@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import struct
 from asyncio import Future, Protocol, Transport
-from http import HTTPStatus
+from math import inf
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.body import BodyUnwanted, ClientGone
 from gateway.exchange import Exchange, Request
+from gateway.forwarding import client_head, interim_head
 from gateway.http1.request_reader import RequestReader
+from gateway.pace import Inflow, Outflow
 from gateway.problem import Problem, RequestTimeout
 
 if TYPE_CHECKING:
     from gateway.listener import Listener
     from gateway.serving import Serving
 
-RATE_SECONDS: Final = 10.0
-"""Over how long the rate of a request's body is measured."""
 LINGER_SECONDS: Final = 2.0
-"""How long a connection that is closing is read on."""
+"""How long a connection that is closing is read on after its client has taken all."""
 _RESET: Final = struct.pack("ii", 1, 0)
-_INTERIM_REASONS: Final = {100: "Continue", 102: "Processing", 103: "Early Hints"}
-
-
-class ClientGone(Exception):
-    """The client closed its connection before its request was complete."""
 
 
 class ClientConnection(Protocol):
     """One client's connection: requests come in one after another, each answered before the next is read.
 
-    It is the Client of `delivery` and the Source of its requests' bodies. `deadline` is when the present phase must
-    have ended, in seconds of the loop's clock; the listener looks.
+    It is the Client of `delivery` and the Source of its requests' bodies. The listener lets it look at its deadlines.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -44,14 +39,15 @@ class ClientConnection(Protocol):
         self._serving: Serving | None = None
         self._exchange: Exchange | None = None
         self._drained: Future[None] | None = None
-        self._blocked_since = 0.0
+        self._outflow: Outflow | None = None  # since it is watched whether the client takes anything
+        self._ending = False  # no request follows: what is unsent still goes out
         self._lingering = False
         self._held = False  # we do not read because the body's reader is slow
         self._invited = True  # the client need not wait for 100 (Continue)
-        self._body_mark = 0
-        self._body_marked_at = 0.0
+        self._inflow: Inflow | None = None
+        self._deadline = 0.0  # of the head that is arriving
+        self._idle_until = 0.0  # 0 where a head is arriving
         self.peer = ""
-        self.deadline = 0.0
         self.gone = False
         self.keep_alive = True
         self.blocked = False
@@ -61,10 +57,9 @@ class ClientConnection(Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if isinstance(peer, tuple) else ""
-        self.peer = self.peer.removeprefix("::ffff:")
+        self.peer = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
         if self._listener.admits(self):
-            self.deadline = self._loop.time() + self._options.head_timeout
+            self._await_head()
         else:
             self.gone = True
             transport.abort()
@@ -72,15 +67,16 @@ class ClientConnection(Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.gone = True
         self._transport = None
-        self.resume_writing()
-        self._listener.forget(self)
         if self._exchange is None:
-            return
-        self._exchange.request.body.fail(ClientGone("the client closed the connection"))
-        if self._serving is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
-            self._serving.cancel()
+            self._listener.forget(self)
+        else:
+            self._exchange.request.body.fail(ClientGone())
+            if self._serving is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
+                self._serving.cancel()
+        self.resume_writing()  # last: who is cancelled must not first hear that the client takes more
 
     def eof_received(self) -> bool:
+        self._ending = True
         return False
 
     def data_received(self, data: bytes) -> None:
@@ -93,18 +89,22 @@ class ClientConnection(Protocol):
             return
         if request is not None:
             self._begin(request)
-        elif self._reader.pending > self._options.max_head and self._transport is not None and not self._reader.waiting:
+        elif self._reader.waiting:
+            if self._idle_until:
+                self._await_head()
+        elif self._reader.pending > self._options.max_head and self._transport is not None:
             self._transport.pause_reading()  # it pipelines faster than it can be answered
 
     def pause_writing(self) -> None:
         self.blocked = True
-        self._blocked_since = self._loop.time()
 
     def resume_writing(self) -> None:
         self.blocked = False
+        self._outflow = None
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
+        self._resume()
 
     # The Client of delivery
 
@@ -112,8 +112,8 @@ class ClientConnection(Protocol):
         """Hand bytes to the socket, or to nobody if the client is gone."""
         if self._transport is not None:
             self._transport.write(data)
-            if self.blocked:
-                self._blocked_since = self._loop.time()
+            if self._outflow is not None:
+                self._outflow.unsent += len(data)
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written."""
@@ -125,33 +125,37 @@ class ClientConnection(Protocol):
         """Break off in a way the client must notice: with a reset, so that no half response looks whole."""
         self.keep_alive = False
         if self._transport is not None:
-            connection = self._transport.get_extra_info("socket")
-            connection.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+            self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
             self._transport.abort()
 
     def done(self) -> None:
         """The exchange is over: go on with the next one, or close."""
+        reader, transport = self._reader, self._transport
+        if not reader.complete and self._exchange is not None:
+            self.keep_alive = False
+            self._exchange.request.body.fail(BodyUnwanted())
         self._serving = self._exchange = None
-        transport = self._transport
+        if transport is None:
+            self._listener.forget(self)
         if transport is None or transport.is_closing():
             return
-        if not self.keep_alive or not self._reader.reusable or not self._reader.complete or self._listener.draining:
-            self._close(transport)
+        if not self.keep_alive or not reader.reusable or self._listener.draining:
+            self._linger(transport) if reader.pending or not reader.complete else self._end(transport)
             return
-        if self._reader.pending:
+        if reader.pending or self.blocked:
             # In a turn of its own: answers that need no waiting would pile up on the stack.
-            self._loop.call_soon(self._resume, transport)
+            self._idle_until = inf
+            self._loop.call_soon(self._resume)
         else:
-            self._reader.waiting = True
-            self.deadline = self._loop.time() + self._options.idle_timeout
+            reader.waiting = True
+            self._idle_until = self._loop.time() + self._options.idle_timeout
 
     # The Source of a request's body
 
     def invite_body(self) -> None:
         """Tell a client that waits for it to send its body (RFC 9110 §10.1.1)."""
         if not self._invited:
-            self._invited = True
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._inform(100, [])
 
     def pause_body(self) -> None:
         self._held = True
@@ -186,14 +190,21 @@ class ClientConnection(Protocol):
         if self._exchange is exchange:  # else it is over already
             self._serving = serving
 
-    def _resume(self, transport: Transport) -> None:
-        if self.gone or transport.is_closing():
+    def _resume(self) -> None:
+        """Go on with what arrived meanwhile, unless the client has not taken yet what it asked for before."""
+        reader, transport = self._reader, self._transport
+        if self._exchange is not None or reader.waiting or self.blocked or self._ending:
+            return
+        if transport is None or transport.is_closing():
             return
         if not transport.is_reading():
             transport.resume_reading()
-        self.deadline = self._loop.time() + self._options.head_timeout
+        if reader.pending:
+            self._await_head()
+        else:
+            self._idle_until = self._loop.time() + self._options.idle_timeout
         try:
-            request = self._reader.resume()
+            request = reader.resume()
         except Problem as problem:
             self._refuse(problem)
             return
@@ -201,24 +212,19 @@ class ClientConnection(Protocol):
             self._begin(request)
 
     def _inform(self, status: int, fields: list[tuple[str, str]]) -> None:
-        if self.gone:
+        if self.gone or (status == 100 and self._invited):
             return
         if status == 100:
-            if self._invited:
-                return
             self._invited = True
-        lines = "".join([f"{name}: {value}\r\n" for name, value in fields])
-        self.write(f"HTTP/1.1 {status} {_INTERIM_REASONS.get(status, '')}\r\n{lines}\r\n".encode("latin-1"))
+            self._mark_body()
+        self.write(interim_head(status, fields))
 
     def _refuse(self, problem: Problem) -> None:
         """Answer what is no request; nothing that follows on this connection can be trusted."""
         self._listener.count_refusal(problem)
         document = problem.document()
-        lines = "".join([f"{name}: {value}\r\n" for name, value in problem.fields().items()])
-        reason = HTTPStatus(problem.status).phrase
-        framing = f"Content-Length: {len(document)}\r\nConnection: close\r\n"
-        head = f"HTTP/1.1 {problem.status} {reason}\r\n{lines}{framing}\r\n"
-        self.write(head.encode("latin-1") + document)
+        head = client_head(problem.response(), len(document), b"Connection: close\r\n", self._listener.clock.http_date)
+        self.write(head + document)
         if self._transport is not None:
             self._linger(self._transport)
 
@@ -226,8 +232,8 @@ class ClientConnection(Protocol):
 
     def close_if_idle(self) -> None:
         """Close now if no request is under way; the process is about to stop."""
-        if self._exchange is None and self._transport is not None:
-            self._transport.close()
+        if self._exchange is None and self._transport is not None and not self._lingering:
+            self._end(self._transport)
 
     def cancel(self) -> None:
         """Stop at once: the deadline for draining has passed."""
@@ -238,45 +244,55 @@ class ClientConnection(Protocol):
 
     def check(self, now: float) -> None:
         """End the connection if its present phase lasted too long."""
-        if self.blocked:
-            if now - self._blocked_since > self._options.send_timeout:
-                self.cut()
+        if self.blocked or self._ending:
+            self._check_outflow(now)
         elif self._exchange is None:
-            if now > self.deadline:
+            if now > (self._idle_until or self._deadline):
                 self._expire()
-        elif not self._reader.complete and not self._held and now - self._body_marked_at >= RATE_SECONDS:
-            self._check_body_rate(now)
+        elif not self._reader.complete and not self._held:
+            self._check_body_rate(self._exchange, now)
+
+    def _check_outflow(self, now: float) -> None:
+        transport, outflow = self._transport, self._outflow
+        if transport is None:
+            return
+        if outflow is None:
+            outflow = self._outflow = Outflow(transport, now)
+        else:
+            outflow.look(now)
+        if outflow.unsent:
+            if now - outflow.fell_at > self._options.send_timeout:
+                self.cut()
+        elif self._lingering and now - outflow.fell_at > LINGER_SECONDS:
+            transport.abort()
 
     def _expire(self) -> None:
-        if self._transport is None:
-            return
-        if self._lingering or not self._reader.pending:
-            self._transport.abort() if self._lingering else self._transport.close()
-        else:
+        if self._reader.pending:
             self._refuse(RequestTimeout())
+        elif self._transport is not None:
+            self._end(self._transport)
 
-    def _check_body_rate(self, now: float) -> None:
-        exchange = self._exchange
-        if exchange is None or (not self._invited and not exchange.bytes_in):
+    def _check_body_rate(self, exchange: Exchange, now: float) -> None:
+        if self._inflow is None or (not self._invited and not exchange.bytes_in):
             return  # it waits to be invited, as it may
-        if exchange.bytes_in - self._body_mark < self._options.minimum_body_rate * (now - self._body_marked_at):
+        if self._inflow.too_slow(exchange.bytes_in, now, self._options.minimum_body_rate):
             exchange.request.body.fail(RequestTimeout("The request's body arrived too slowly."))
-        self._mark_body()
 
     def _mark_body(self) -> None:
-        self._body_mark = self._exchange.bytes_in if self._exchange is not None else 0
-        self._body_marked_at = self._loop.time()
+        self._inflow = Inflow(self._exchange.bytes_in if self._exchange is not None else 0, self._loop.time())
 
-    def _close(self, transport: Transport) -> None:
-        if self._reader.complete and not self._reader.pending:
-            transport.close()
-        else:
-            self._linger(transport)
+    def _await_head(self) -> None:
+        """From now on the next head has its time."""
+        self._idle_until = 0.0
+        self._deadline = self._loop.time() + self._options.head_timeout
+
+    def _end(self, transport: Transport) -> None:
+        self._ending = True
+        transport.close()
 
     def _linger(self, transport: Transport) -> None:
         """Close for writing, and read on for a moment: a reset for unread bytes could destroy the answer on its way."""
-        self._lingering = True
-        self.deadline = self._loop.time() + LINGER_SECONDS
+        self._ending = self._lingering = True
         if transport.can_write_eof():
             transport.write_eof()
         if not transport.is_reading():

@@ -24,6 +24,9 @@ class Clock:
     monotonic = staticmethod(time.monotonic)
     """Seconds that never run backwards; for durations and deadlines."""
 
+    nanos = staticmethod(time.time_ns)
+    """Nanoseconds since the Unix epoch, UTC."""
+
     def micros(self) -> int:
         """Microseconds since the Unix epoch, UTC; for records."""
         return time.time_ns() // 1000

@@ -65,7 +65,7 @@ class GatewayConfig(Options):
     stores: StoresOptions = StoresOptions()
     """Redis and PostgreSQL."""
     trusted_proxies: list[Network] = []
-    """Addresses and networks whose `X-Forwarded-*` and `Forwarded` fields are believed."""
+    """Addresses and networks whose `Forwarded` and `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, `-Prefix` count."""
     upstreams: dict[UpstreamName, UpstreamOptions] = {}
     """Services behind the gateway, by name."""
     plugins: list[dict[str, Any]] = []

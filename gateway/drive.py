@@ -8,7 +8,7 @@ begins at once. Anything that asyncio lets one await works as in a task, but the
 from __future__ import annotations
 
 import logging
-from asyncio import AbstractEventLoop, Future
+from asyncio import AbstractEventLoop, CancelledError, Future
 from collections.abc import Coroutine
 from typing import Any
 
@@ -18,23 +18,32 @@ log = logging.getLogger(__name__)
 class Drive:
     """Runs `work` to its end. `cancel` is like a task's: what is awaited is cancelled, and `work` hears of it."""
 
-    __slots__ = ("_loop", "_waiting", "_work")
+    __slots__ = ("_loop", "_must_cancel", "_waiting", "_work")
 
     def __init__(self, work: Coroutine[Any, Any, None], loop: AbstractEventLoop) -> None:
         self._work = work
         self._loop = loop
         self._waiting: Future[Any] | None = None
+        self._must_cancel = False
         self._step()
 
     def cancel(self) -> None:
-        """Cancel what is awaited; in the next turn of the loop the coroutine sees CancelledError."""
-        if self._waiting is not None:
-            self._waiting.cancel()
+        """Cancel what is awaited; in the next turn of the loop the coroutine sees CancelledError.
+
+        Where nothing can be cancelled, because it is there already or because the coroutine is running, the coroutine
+        sees it instead of what comes next.
+        """
+        if self._waiting is None or not self._waiting.cancel():
+            self._must_cancel = True
 
     def _step(self, _: Future[Any] | None = None) -> None:
         """Go on: what was waited for is there."""
         try:
-            waiting = self._work.send(None)
+            if self._must_cancel:
+                self._must_cancel = False
+                waiting = self._work.throw(CancelledError())
+            else:
+                waiting = self._work.send(None)
         except StopIteration:
             self._waiting = None
         except BaseException:
@@ -47,3 +56,5 @@ class Drive:
             else:
                 waiting._asyncio_future_blocking = False  # as a task says that it has seen the future
                 waiting.add_done_callback(self._step)
+                if self._must_cancel and waiting.cancel():
+                    self._must_cancel = False

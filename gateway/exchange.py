@@ -64,10 +64,12 @@ class Request:
 class Response:
     """What goes back: made by an upstream (`proxied`, its body perhaps still arriving), or by a plugin.
 
-    `reason` is the reason phrase as it came (latin-1), None for the usual one.
+    `reason` is the reason phrase as it came (latin-1), None for the usual one. `http10`: it came in HTTP/1.0.
     """
 
+    # As in a Request: what most responses do not have.
     proxied = False
+    http10 = False
 
     def __init__(
         self,
@@ -96,13 +98,13 @@ class Note(Generic[T]):
 class Exchange(dict[Note[Any], Any]):
     """One request on its way through a chain; as a mapping, the notes that plugins took on it: `exchange[STARTED]`.
 
-    Times are seconds of the monotonic clock; `bytes_in` and `bytes_out` count payload bytes, as received from and
-    handed to the client. `hold_last` is a future that the last byte of the response waits for (`metering/journal.py`).
+    Times are seconds of the monotonic clock, but `admitted_at` is microseconds since the epoch; `bytes_in` and
+    `bytes_out` count payload bytes, as received from and handed to the client. `hold_last` is a future that the last
+    byte of the response waits for (`metering/journal.py`).
     """
 
     # What most exchanges do not come to have stands in the class: an instance costs what it differs by.
     _id: bytes | None = None
-    _admitted_at: int | None = None
     route = ""
     parameters: Mapping[str, str] = MappingProxyType({})
     consumer: Any = None
@@ -127,6 +129,7 @@ class Exchange(dict[Note[Any], Any]):
         self.clock = clock
         self.request = request
         self.started_at = clock.monotonic()
+        self.admitted_at = clock.nanos() // 1000
 
     # An exchange is itself, whatever was noted on it.
     __hash__ = object.__hash__  # type: ignore[assignment]
@@ -141,14 +144,6 @@ class Exchange(dict[Note[Any], Any]):
         def __getitem__(self, note: Note[T], /) -> T: ...
         def __setitem__(self, note: Note[T], value: T, /) -> None: ...
         def get(self, note: Note[T], default: T | None = None, /) -> T | None: ...
-
-    @property
-    def admitted_at(self) -> int:
-        """When the request was let in, in microseconds since the epoch; reckoned back when first asked for."""
-        if self._admitted_at is None:
-            elapsed = self.clock.monotonic() - self.started_at
-            self._admitted_at = self.clock.micros() - int(elapsed * 1_000_000)
-        return self._admitted_at
 
     @property
     def id(self) -> bytes:

@@ -6,6 +6,7 @@ out and said again by us. The rules live here once, for both directions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -36,6 +37,8 @@ _FORWARDED: Final = frozenset(
         "x-real-ip",
     }
 )
+_PORT: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
+_PREFIX: Final = re.compile(r"/[!-~]*")
 _IDENTITY: Final = frozenset({"x-tallygate-consumer", "x-tallygate-organization"})
 # Said anew for the next hop. `Proxy` would become HTTP_PROXY in a CGI environment (httpoxy, CVE-2016-5385).
 _SAID_ANEW: Final = HOP_BY_HOP | _FORWARDED | _IDENTITY | {"proxy", "host", "content-length", "max-forwards"}
@@ -71,7 +74,7 @@ class Forwarding:
     """Says for each request where it came from, in the words of X-Forwarded-* and Forwarded.
 
     From a peer that is not a trusted proxy nothing is believed: its claims are replaced by what its socket says.
-    A trusted proxy's claims are kept and continued.
+    A trusted proxy's claims are kept and continued: For, Proto, Host, Port and Prefix, and Forwarded.
     """
 
     def __init__(self, trusted_proxies: Iterable[IPv4Network | IPv6Network] = ()) -> None:
@@ -132,12 +135,17 @@ class Forwarding:
         host = headers.get("x-forwarded-host") or ""
         host = host if valid_host(host) else request.host
         elements = ", ".join([*headers.getall("forwarded"), _element(peer, request.host, request.scheme)])
-        return _render(addresses, scheme, host, elements)
+        port = headers.get("x-forwarded-port") or ""
+        port = port if _PORT.fullmatch(port) and int(port) <= 65535 else ""
+        prefix = headers.get("x-forwarded-prefix") or ""
+        prefix = f"X-Forwarded-Prefix: {prefix}\r\n" if _PREFIX.fullmatch(prefix) else ""
+        return _render(addresses, scheme, host, elements, port) + prefix.encode("ascii")
 
 
-def _render(addresses: str, scheme: str, host: str, elements: str) -> bytes:
-    port = host.rpartition(":")[2]
-    port = port if port.isdigit() else ("443" if scheme == "https" else "80")
+def _render(addresses: str, scheme: str, host: str, elements: str, port: str = "") -> bytes:
+    if not port:
+        port = host.rpartition(":")[2]
+        port = port if port.isdigit() else ("443" if scheme == "https" else "80")
     hosts = f"X-Forwarded-Host: {host}\r\n" if host else ""
     return (
         f"X-Forwarded-For: {addresses}\r\nX-Forwarded-Proto: {scheme}\r\n{hosts}X-Forwarded-Port: {port}\r\n"
@@ -190,7 +198,14 @@ def client_head(response: Response, length: int | None, persistence: bytes, date
         framing = b"Content-Length: %d\r\n" % length
     if "date" not in headers:
         framing += b"Date: %b\r\n" % date()
-    return b"".join((start, kept, framing, persistence, _END if response.proxied else b"\r\n"))
+    end = b"\r\n" if not response.proxied else _END_HTTP10 if response.http10 else _END
+    return b"".join((start, kept, framing, persistence, end))
+
+
+def interim_head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
+    """An interim response (1xx) as it goes to the client."""
+    start = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return start + "".join([f"{name}: {value}\r\n" for name, value in fields]).encode("latin-1") + b"\r\n"
 
 
 def passing_trailers(trailers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

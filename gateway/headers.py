@@ -9,8 +9,8 @@ Lines are valid by construction: those that arrived passed the grammar's gate, t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 Line: TypeAlias = tuple[str, bytes]
 """A field's name in lower case, and its line without the CRLF."""
@@ -22,6 +22,8 @@ _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 # Lines that may hold a secret are not remembered beyond the message they came in.
 _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 _NAMES: Final = object()
+
+T = TypeVar("T")
 
 
 class Fields:
@@ -159,6 +161,20 @@ class Headers:
             self._fields = rest
             self._shared = True
         return values
+
+    def once(self, reading: Callable[[Headers], T]) -> T:
+        """What `reading` finds in these fields, which it may also change; not called again for fields that repeat.
+
+        It must depend on nothing else, and be the same object every time.
+        """
+        fields = self._fields
+        read: tuple[T, Fields] | None = fields.made.get(reading)
+        if read is None:
+            self._shared = True  # a change must not touch the fields that this is remembered for
+            read = fields.made[reading] = reading(self), self._fields
+        found, self._fields = read
+        self._shared = True
+        return found
 
     def add(self, name: str, value: str) -> None:
         """One more field, whether or not there are others of its name."""

@@ -80,7 +80,7 @@ class LineSink:
         self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
         self._thread.start()
 
-    def write(self, line: Mapping[str, Any]) -> None:
+    def write(self, line: Mapping[str, Any] | msgspec.Struct) -> None:
         """Adds an object as a line, unless there is no room or it has been closed."""
         with self._guard:
             lines = self._lines
@@ -242,6 +242,8 @@ def _encodable(value: Any) -> Any:
             return value
         case Mapping():
             return {str(_encodable(str(key))): _encodable(item) for key, item in value.items()}
+        case msgspec.Struct():
+            return _encodable(msgspec.structs.asdict(value))
         case list() | tuple():
             return [_encodable(item) for item in value]
     return _encodable(repr(value))

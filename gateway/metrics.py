@@ -34,22 +34,22 @@ _LABEL_NAME: Final = re.compile(r"(?!__)[a-z_][a-z0-9_]*")
 
 
 class Counter:
-    """A number that only grows."""
+    """A number that only grows: the one at `cell` of the process's numbers."""
 
-    __slots__ = ("_cell", "_numbers")
+    __slots__ = ("_numbers", "cell")
 
     def __init__(self, numbers: memoryview[float], cell: int) -> None:
         self._numbers = numbers
-        self._cell = cell
+        self.cell = cell
 
     def inc(self, n: float = 1.0) -> None:
         """Adds `n`, which is not negative."""
-        self._numbers[self._cell] += n
+        self._numbers[self.cell] += n
 
     @property
     def value(self) -> float:
         """What this process slot has counted so far."""
-        return self._numbers[self._cell]
+        return self._numbers[self.cell]
 
 
 class Gauge:
@@ -77,31 +77,33 @@ class Gauge:
 
 
 class Histogram:
-    """How often a value fell into each of a row of ranges, and the sum of all values."""
+    """How often a value fell into each of a row of ranges, and the sum of all values.
 
-    __slots__ = ("_bounds", "_buckets", "_numbers", "_sum")
+    The sum is at `cell` of the process's numbers, the counts behind it.
+    """
+
+    __slots__ = ("_numbers", "bounds", "cell")
 
     def __init__(self, numbers: memoryview[float], cell: int, bounds: tuple[float, ...]) -> None:
         self._numbers = numbers
-        self._sum = cell
-        self._buckets = cell + 1
-        self._bounds = bounds
+        self.cell = cell
+        self.bounds = bounds
 
     def observe(self, value: float) -> None:
         """Counts `value` in the first range whose upper bound is not below it."""
-        numbers = self._numbers
-        numbers[self._buckets + bisect_left(self._bounds, value)] += 1.0
-        numbers[self._sum] += value
+        numbers, cell = self._numbers, self.cell
+        numbers[cell + 1 + bisect_left(self.bounds, value)] += 1.0
+        numbers[cell] += value
 
     @property
     def count(self) -> float:
         """How many values were observed."""
-        return sum(self._numbers[self._buckets : self._buckets + len(self._bounds) + 1])
+        return sum(self._numbers[self.cell + 1 : self.cell + 2 + len(self.bounds)])
 
     @property
     def sum(self) -> float:
         """The sum of the observed values."""
-        return self._numbers[self._sum]
+        return self._numbers[self.cell]
 
 
 S = TypeVar("S", Counter, Gauge, Histogram)
@@ -166,6 +168,8 @@ class Metrics:
         for series in self._cells.series:
             if self._cells.families[series.family].kind == "gauge":
                 self._cells.numbers[series.first] = math.nan  # its process is gone, and with it what it measured
+        self.numbers = self._cells.numbers
+        """Every number of this process, for what counts many at once."""
         self._overflow: Callable[[], None] = lambda: None
         self._overflow = self.counter(
             "tallygate_metrics_overflow_total", "Uses of a series that stands for those beyond a limit."
@@ -179,7 +183,7 @@ class Metrics:
         """A counter, its name ending in `_total`; with labels, the family of them. Raises ValueError."""
         if not name.endswith("_total"):
             raise ValueError(f"a counter's name ends in _total: {name!r}")
-        numbers = self._cells.numbers
+        numbers = self.numbers
         family = self._family(FamilyRecord(name, "counter", doc, labels, ()), lambda cell: Counter(numbers, cell))
         return family if labels else family.labels()
 
@@ -191,7 +195,7 @@ class Metrics:
         """A gauge; with labels, the family of them. Exported per process, with a label `process`. Raises ValueError."""
         if "process" in labels:
             raise ValueError(f"the label `process` of gauge {name!r} is added when it is exported")
-        numbers = self._cells.numbers
+        numbers = self.numbers
         family = self._family(FamilyRecord(name, "gauge", doc, labels, ()), lambda cell: Gauge(numbers, cell))
         return family if labels else family.labels()
 
@@ -209,7 +213,7 @@ class Metrics:
             raise ValueError(f"the bounds of histogram {name!r} do not rise: {bounds}")
         if "le" in labels or len(bounds) + 2 > SCRAP:
             raise ValueError(f"histogram {name!r} has too many bounds, or a label `le`")
-        numbers = self._cells.numbers
+        numbers = self.numbers
         record = FamilyRecord(name, "histogram", doc, labels, tuple(map(float, bounds)))
         family = self._family(record, lambda cell: Histogram(numbers, cell, record.bounds))
         return family if labels else family.labels()

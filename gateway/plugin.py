@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
 
 from gateway.exchange import Exchange, Response
 from gateway.options import Options
@@ -20,6 +20,9 @@ class PluginConfig(Options):
 
 C = TypeVar("C", bound=PluginConfig)
 
+HOOKS: Final = ("on_request", "on_response", "on_chunk", "on_finish")
+"""In the order in which a request meets them."""
+
 
 class Plugin(Generic[C]):
     """One feature on a request's way. Override only the hooks you need; the rest cost nothing.
@@ -35,6 +38,13 @@ class Plugin(Generic[C]):
             arguments = get_args(base)
             if arguments and isinstance(arguments[0], type):
                 cls.config_type = arguments[0]
+
+    @classmethod
+    def hooks(cls, config: C | None = None) -> list[str]:
+        """The names of the hooks that are called: those that the class overrides. A plugin that needs fewer of them
+        with some configuration says so here; the others then cost nothing. Without `config`: all it may ever need.
+        """
+        return [name for name in HOOKS if getattr(cls, name) is not getattr(Plugin, name)]
 
     def __init__(self, config: C, services: Services) -> None:
         self.config = config

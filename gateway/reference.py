@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import models_json_schema
 
-from gateway.chain import overridden_hooks
 from gateway.config import GatewayConfig
 from gateway.options import Options, alternatives, fields_by_key, is_options, unit_of, write_amount
 from gateway.plugin_loader import load_plugin, load_shared, plugin_names
@@ -63,7 +62,7 @@ def reference() -> str:
     parts = [_HEAD, *_sections("gateway.yaml", "", GatewayConfig), _PLUGINS_HEAD]
     for name in plugin_names():
         plugin = load_plugin(name)
-        hooks = ", ".join(f"`{hook}`" for hook in overridden_hooks(plugin))
+        hooks = ", ".join(f"`{hook}`" for hook in plugin.hooks())
         words = f"{_words(plugin)}\n\nHooks: {hooks or 'none'}."
         parts += _sections(f"plugin `{name}`", name, plugin.config_type, words, level="###")
         if shared := load_shared(name):

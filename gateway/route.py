@@ -87,13 +87,19 @@ class Route:
         """Call the upstream for an exchange.
 
         A request whose Max-Forwards is used up is answered here instead, as its final recipient (RFC 9110 §7.6.2).
+        One whose body has failed already is no upstream's business.
         """
-        if exchange.request.max_forwards == 0:
-            caller.answered(self._last_hop(exchange.request.method))
+        request = exchange.request
+        if request.max_forwards == 0:
+            caller.answered(self._last_hop(request.method))
+            return None
+        refusal = request.body.error
+        if refusal is not None:
+            caller.failed(refusal)
             return None
         exchange.upstream = self.upstream.name
         exchange.upstream_sent_at = self._clock.monotonic()
-        return self.upstream.call(exchange.request, caller)
+        return self.upstream.call(request, caller)
 
     def _last_hop(self, method: str) -> Response:
         allow = {"allow": ", ".join(sorted(self.methods or ANY_METHODS))}

@@ -1,15 +1,15 @@
-"""Router: finds the most specific route for a request; compiled once, then only dictionary look-ups per path segment.
+"""Router: finds the most specific route for a request; compiled once, then a dictionary look-up per path segment.
 
 Specific means, in this order: an exact host before a `*.` host before any host; segment by segment an exact segment
 before a `{name}` before `/*`; more header conditions before fewer; a list of methods before any method; and at last
 the order in the file. Paths are compared as RFC 3986 §6.2.2 normalizes them, so that `/open/../books` is `/books`
-here as it may be at the upstream; what goes upstream stays byte for byte what came.
+here as it may be at the upstream; what goes upstream stays byte for byte what came. What was found is remembered.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
@@ -21,6 +21,10 @@ from gateway.route import Route
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 _NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
+LONGEST_REMEMBERED: Final = 256
+"""Characters of a target for which the route is remembered."""
+MOST_REMEMBERED: Final = 4096
+"""Requests for which the route is remembered; when there are so many, all are forgotten."""
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -39,7 +43,7 @@ class _Node:
 class Router:
     """All routes, by host and path."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Sequence[Route]) -> None:
         self._exact: dict[str, _Node] = {}
         self._suffix: dict[str, _Node] = {}
         self._any = _Node()
@@ -48,21 +52,31 @@ class Router:
             self._insert(self._tree_for(route.match.host), route)
         for tree in (*self._exact.values(), *self._suffix.values(), self._any):
             _sort(tree)
+        # What was found before, by what it depends on; unless it may depend on any header field.
+        self._found: dict[tuple[str, str, str], tuple[Route, Mapping[str, str]]] = {}
+        self._remembers = not any(route.header_conditions for route in routes)
 
     def find(self, request: Request) -> tuple[Route, Mapping[str, str]]:
         """The route for a request, and what the `{name}` segments of its path stood for.
 
         Raises NoRoute, MethodNotAllowed (with Allow), or BadRequest for a path no two servers would read alike.
         """
+        key = (request.host, request.method, request.target)
+        found = self._found.get(key)
+        if found is None:
+            found = self._find(request)
+            if self._remembers and len(request.target) <= LONGEST_REMEMBERED:
+                if len(self._found) >= MOST_REMEMBERED:
+                    self._found.clear()
+                self._found[key] = found
+        return found
+
+    def _find(self, request: Request) -> tuple[Route, Mapping[str, str]]:
         segments = path_segments(request.target)
         allowed: set[str] = set()
-        if self._exact or self._suffix:
-            for tree in self._trees(request.host):
-                found = _search(tree, segments, 0, (), request, allowed)
-                if found is not None:
-                    return found
-        else:
-            found = _search(self._any, segments, 0, (), request, allowed)
+        trees = self._trees(request.host) if self._exact or self._suffix else (self._any,)
+        for tree in trees:
+            found = _search(tree, segments, 0, (), request, allowed)
             if found is not None:
                 return found
         if allowed:
@@ -194,7 +208,7 @@ def _choose(
 
 
 def _parameters(route: Route, values: tuple[str, ...]) -> Mapping[str, str]:
-    return {name: unquote(value) for name, value in zip(route.parameter_names, values, strict=False)}
+    return MappingProxyType({n: unquote(value) for n, value in zip(route.parameter_names, values, strict=False)})
 
 
 def _host_name(authority: str) -> str:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from collections.abc import Iterable
+from typing import NoReturn
 
 from pydantic import field_validator
 
 from gateway.exchange import Exchange, Request
-from gateway.headers import valid_field
+from gateway.headers import Headers, valid_field
 from gateway.keys import LONGEST_KEY, digest
 from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import Unauthorized
 from gateway.services import Services
-
-_BEARER: Final = "bearer "
 
 
 class Config(PluginConfig):
@@ -54,57 +53,62 @@ class KeyAuth(Plugin[Config]):
         self._query = config.query
         self._bearer = config.bearer
         self._forward = config.forward
+        self._find = self._in_fields  # bound once: `Headers.once` knows it again
         self._by_digest = services.consumers.by_key_digest
         scheme = "Bearer" if config.bearer else "ApiKey"
         self._challenge = {"www-authenticate": f'{scheme} realm="{config.realm}"'}
 
     def on_request(self, exchange: Exchange) -> None:
         request = exchange.request
-        key = self._take_key(request)
-        if key is None or len(key) > LONGEST_KEY:
-            self._refuse()
-        consumer = self._by_digest(digest(key))
+        found = request.headers.once(self._find)
+        if self._query is not None and "?" in request.target:
+            found = self._in_target(request, self._query, found)
+        consumer = self._by_digest(found) if found is not None else None
         if consumer is None:
             self._refuse()
         exchange.consumer = consumer
         request.identity = consumer.identity
 
-    def _take_key(self, request: Request) -> str | None:
-        """The one key the request holds, taken out of it unless it is to be forwarded."""
-        headers, forward = request.headers, self._forward
-        key: str | None = None
+    def _in_fields(self, headers: Headers) -> bytes | None:
+        """The digest of the one key in the header fields, which is taken out of them unless it is to be forwarded."""
+        keys: set[str] = set()
         if self._header is not None:
-            found = headers.getall(self._header) if forward else headers.take(self._header)
-            if found:
-                key = found[0]
-                if len(found) > 1 and any(other != key for other in found):
-                    self._refuse()
-        if self._bearer and "authorization" in headers:
-            key = self._take_bearer(request, key)
-        if self._query is not None and "?" in request.target:
-            target, values = without_parameter(request.target, self._query)
-            if values:
-                if len({*values, key or values[0]}) > 1:
-                    self._refuse()
-                key = values[0]
-                if not forward:
-                    request.target = target
-        return key
+            keys.update(headers.getall(self._header) if self._forward else headers.take(self._header))
+        if self._bearer:
+            keys.update(self._in_authorization(headers))
+        return self._only(keys)
 
-    def _take_bearer(self, request: Request, key: str | None) -> str | None:
-        found = request.headers.getall("authorization")
+    def _in_authorization(self, headers: Headers) -> Iterable[str]:
+        found = headers.getall("authorization")
         if len(found) > 1:
             self._refuse()
-        if found[0][: len(_BEARER)].lower() != _BEARER:
-            return key  # some other scheme, for the upstream
-        token = found[0][len(_BEARER) :].strip()
-        if not token.startswith("tg_"):
-            return key  # some other token, for the upstream
-        if key is not None and key != token:
+        scheme, _, token = found[0].partition(" ") if found else ("", "", "")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token.startswith("tg_"):
+            return ()  # some other credential, for the upstream
+        if not self._forward:
+            del headers["authorization"]
+        return (token,)
+
+    def _in_target(self, request: Request, name: str, in_fields: bytes | None) -> bytes | None:
+        target, values = without_parameter(request.target, name)
+        if not values:
+            return in_fields
+        found = self._only(set(values))
+        if in_fields is not None and found != in_fields:
             self._refuse()
         if not self._forward:
-            del request.headers["authorization"]
-        return token
+            request.target = target
+        return found
+
+    def _only(self, keys: set[str]) -> bytes | None:
+        """The digest of a single key, None if there is none. Refuses several, and what is too long to be one."""
+        if not keys:
+            return None
+        key = keys.pop()
+        if keys or len(key) > LONGEST_KEY:
+            self._refuse()
+        return digest(key)
 
     def _refuse(self) -> NoReturn:
         raise Unauthorized(headers=self._challenge)

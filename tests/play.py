@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from gateway.background import Background
 from gateway.chain import Chain
@@ -34,8 +36,8 @@ class Lines:
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
 
-    def write(self, line: dict[str, Any]) -> None:
-        self.lines.append(line)
+    def write(self, line: Mapping[str, Any] | msgspec.Struct) -> None:
+        self.lines.append(msgspec.to_builtins(line))
 
 
 @dataclass

@@ -23,6 +23,7 @@ from gateway.problem import BadRequest, NotImplementedHere
 
 _lines: Final = LineReader(NOTABLE, HOP_BY_HOP)
 _NOTHING_READ: Final = RequestMeaning(Fields([]), "")
+_NOTHING: Final = (b"", b"\r", b"\r\n")
 _NO_BLOCK: Final = b"\n"
 """What no fields begin with."""
 
@@ -69,8 +70,8 @@ class RequestReader:
 
     @property
     def pending(self) -> int:
-        """Bytes that arrived and belong to no request yet."""
-        return len(self._buffer)
+        """Bytes that arrived and belong to no request yet; an empty line may come before one and counts for nothing."""
+        return 0 if self._buffer in _NOTHING else len(self._buffer)
 
     def feed(self, data: bytes) -> Request | None:
         """Bytes arrived; a request, if they completed its head. Raises a Problem if the head is not valid.
@@ -106,11 +107,13 @@ class RequestReader:
 
     def _wait(self, data: bytes) -> Request | None:
         """This is no whole head: keep it until more arrives. Raises a Problem if nothing that follows could mend it."""
-        if data[:2] == b"\r\n" != data[2:4]:  # one empty line before a request is passed over (RFC 9112 §2.2)
+        if data[:2] == b"\r\n" and data[2:3] not in (b"", b"\r"):
+            # One empty line before a request is passed over (RFC 9112 §2.2), once it is known to be one.
             self._buffer = b""
+            self._checked = 0
             return self.feed(data[2:])
         problem = refuse_head(data, self._max_head, self._checked)
-        if problem is not None and data != b"\r":  # which may become an empty line
+        if problem is not None and data not in _NOTHING:
             raise problem
         self._buffer = data
         self._checked = len(data)

@@ -13,8 +13,7 @@ from gateway.http1.response_head import NOTABLE, STATUS_LINE, Malformed, Respons
 
 MAX_INTERIM: Final = 16
 """Interim responses (1xx) that one request may bring."""
-_NO_HEAD: Final = b"\n"
-"""What no head begins with."""
+_NO_HEAD: Final = b""
 _NOTHING_READ: Final = ResponseMeaning(0, None, Fields([]), 0, keep_alive=False, http10=False)
 _lines: Final = LineReader(NOTABLE, HOP_BY_HOP)
 
@@ -79,23 +78,25 @@ class ResponseReader:
             return None
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
-        if data.startswith(self._head):
+        if self._head and data.startswith(self._head):
             end = len(self._head)
         else:
             end = self._read_head(data)
             if not end:
                 return None
-        meaning = self._meaning
-        if meaning.status < 200:
-            return self._keep_interim(meaning, data[end:])
-        response = Response(meaning.status, Headers(meaning.fields), b"", meaning.reason)
+        status, reason, fields, length, keep_alive, http10 = self._meaning
+        if status < 200:
+            return self._keep_interim(self._meaning, data[end:])
+        response = Response(status, Headers(fields), b"", reason)
         response.proxied = True
-        self.reusable = meaning.keep_alive
-        if end + meaning.length == len(data) and meaning.length >= 0:  # the usual case needs no Body: all of it is here
+        if http10:
+            response.http10 = True
+        self.reusable = keep_alive
+        if end + length == len(data) and length >= 0:  # the usual case needs no Body: all of it is here
             response.body = data[end:]
             self.complete = True
         else:
-            self._begin_body(response, meaning.length, data[end:])
+            self._begin_body(response, length, data[end:])
         return response
 
     def _read_head(self, data: bytes) -> int:

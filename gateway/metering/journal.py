@@ -142,7 +142,9 @@ class Journal:
         payload = encode_event(event)
         if len(payload) > LARGEST_PAYLOAD:
             raise _too_large(payload)
-        segment = self._writer.write(FINAL, payload)
+        segment = self._writer.segment
+        if not segment.append(FINAL, payload):
+            segment = self._writer.write(FINAL, payload)
         if self._open:
             self._settle(event.event_id, segment)
         if not self._durable:

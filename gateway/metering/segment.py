@@ -54,12 +54,12 @@ class Record(NamedTuple):
 class Segment:
     """What is known in memory of one segment, while it is written and until it is deleted.
 
-    `finals` counts its final records, `shards` says whose they are; `starts` counts its started records whose final is
-    not yet written anywhere; `settles` are the earlier segments that hold the started record of a final in this one:
-    they must be deleted first, or adoption would find that start without its end. `unshipped` final records wait in
-    memory to be sent; `unsent` is true when some can only be sent from the file; `sent` holds, per shard, the id of
-    the last stream entry with records of this segment. While `syncing`, the file must stay open. `oldest_at` is the
-    earliest time of use in it, in microseconds, where known.
+    `records` counts what was appended to it, `finals` its final records, `shards` says whose they are; `starts` counts
+    its started records whose final is not yet written anywhere; `settles` are the earlier segments that hold the
+    started record of a final in this one: they must be deleted first, or adoption would find that start without its
+    end. `unshipped` final records wait in memory to be sent; `unsent` is true when some can only be sent from the file;
+    `sent` holds, per shard, the id of the last stream entry with records of this segment. While `syncing`, the file
+    must stay open. `oldest_at` is the earliest time of use in it, in microseconds, where known.
     """
 
     __slots__ = (
@@ -72,6 +72,7 @@ class Segment:
         "oldest_at",
         "path",
         "position",
+        "records",
         "sent",
         "settles",
         "shards",
@@ -89,6 +90,7 @@ class Segment:
         self.fd = -1
         self.memory: mmap | None = None
         self.position = 0
+        self.records = 0
         self.finals = 0
         self.starts = 0
         self.shards: set[int] = set()
@@ -106,16 +108,19 @@ class Segment:
         self.memory = mmap(fd, self.size)
         self.fd = fd
 
-    def append(self, kind: int, payload: bytes) -> None:
-        """One more record, for which there is room. It survives the death of this process when this returns."""
-        if kind == FINAL:
-            record = encode_record(FINAL, self.finals, payload)
-            self.finals += 1
-        else:
-            record = encode_record(kind, UNNUMBERED, payload)
-        end = self.position + len(record)
-        self.memory[self.position : end] = record  # type: ignore[index] # it is open
+    def append(self, kind: int, payload: bytes) -> bool:
+        """One more record, if there is room for it. It survives the death of this process when this returns."""
+        position = self.position
+        end = position + HEADER_SIZE + len(payload)
+        if end > self.size:
+            return False
+        number = self.finals if kind == FINAL else UNNUMBERED
+        self.memory[position:end] = encode_record(kind, number, payload)  # type: ignore[index] # it is open
         self.position = end
+        self.records += 1
+        if kind == FINAL:
+            self.finals = number + 1
+        return True
 
     def close(self) -> None:
         """Give back descriptor and memory. Nothing can be written any more."""

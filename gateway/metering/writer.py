@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.metering.directory import Boot, NoRoom
-from gateway.metering.segment import HEADER_SIZE, LARGEST_RECORD, Segment
+from gateway.metering.segment import LARGEST_RECORD, Segment
 from gateway.metering.spares import Spares, discard
 from gateway.metrics import Metrics
 from gateway.problem import JournalFull
@@ -42,8 +42,7 @@ class Writer:
         self._closed = closed
         self._unsealed: list[Segment] = []
         self._in_threads: set[asyncio.Future[Any]] = set()
-        self._records = 0
-        self._bytes = 0
+        self._counted = (0, 0)
         self._records_total = metrics.counter("tallygate_journal_records_total", "Records written to the journal.")
         self._bytes_total = metrics.counter("tallygate_journal_written_bytes_total", "Bytes written to the journal.")
         self._errors_total = metrics.counter(
@@ -58,12 +57,9 @@ class Writer:
     def write(self, kind: int, payload: bytes) -> Segment:
         """Writes one record, all of it or none, and returns the segment it is in, as its last. Raises JournalFull."""
         segment = self.segment
-        size = HEADER_SIZE + len(payload)
-        if segment.position + size > segment.size:
+        if not segment.append(kind, payload):
             segment = self.advance()
-        segment.append(kind, payload)
-        self._records += 1
-        self._bytes += size
+            segment.append(kind, payload)
         return segment
 
     def advance(self) -> Segment:
@@ -108,9 +104,10 @@ class Writer:
 
     def count(self) -> None:
         """Brings the counters up to date; not done for each record, because that would cost as much as writing it."""
-        self._records_total.inc(self._records)
-        self._bytes_total.inc(self._bytes)
-        self._records = self._bytes = 0
+        records, size = self._counted
+        self._counted = (self.segment.records, self.segment.position)
+        self._records_total.inc(self.segment.records - records)
+        self._bytes_total.inc(self.segment.position - size)
 
     async def close(self) -> None:
         """Closes the open segment and deletes the spares. Nothing may be written afterwards."""
@@ -122,7 +119,9 @@ class Writer:
                 await asyncio.wait(self._in_threads)
 
     def _close(self) -> None:
+        self.count()
         segment, self.segment = self.segment, _NOWHERE
+        self._counted = (0, 0)
         if segment.position:
             self._unsealed.append(segment)
             self._closed(segment)

@@ -107,7 +107,10 @@ class Connection(Protocol):
             self._transport.abort()
 
     def expire(self, now: float) -> None:
-        """Fail the call whose time is over; waiting for a slow client to take the body is not the target's silence."""
+        """Fail the call whose time is over, or whose body failed while the target took none of it.
+
+        Waiting for a slow client to take the response is not the target's silence.
+        """
         call = self._call
         if call is None:
             return
@@ -115,18 +118,20 @@ class Connection(Protocol):
             self._fail(TimedOut("the call took too long"))
         elif now >= self._deadline and not self._held:
             self._fail(TimedOut("the target was silent for too long"))
+        elif self._pump is not None and call.request.body.error is not None:
+            self._fail(call.request.body.error)
 
     # Sending a body
 
     def _start_body(self, transport: Transport, call: Call, head: bytes, now: float) -> None:
         body = call.request.body
-        try:
-            piece = body.take()
-        except Exception as error:  # noqa: BLE001 - the body failed before a byte was sent: the connection is as good as before
+        if body.error is not None:  # before a byte was sent: the connection is as good as before
             self._call = None
+            self.idle_since = now
             self._on_idle(self)
-            call.failed(error)
+            call.failed(body.error)
             return
+        piece = body.take()
         transport.write(head if piece is None else head + _framed(body, *piece))
         if piece is not None and piece[1]:
             self._deadline = now + self._first_byte
@@ -241,9 +246,6 @@ class Connection(Protocol):
         transport = self._transport
         if transport is None:
             return
-        if self._held:
-            self._held = False
-            transport.resume_reading()
         if self._reader.reusable and not self._closing:
             self.idle_since = self._time()
             self._on_idle(self)

@@ -21,6 +21,8 @@ from gateway.services import Services
 from plugins.metering.reading import JsonReading, whole_number
 
 MeterName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+MOST_METERS: Final = 24
+"""On one route: with names of any length the event fits into a record of the journal."""
 _STATUS_RANGE: Final = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
 
@@ -68,7 +70,9 @@ Statuses: TypeAlias = Annotated[frozenset[int], BeforeValidator(_statuses)]
 class Config(PluginConfig):
     """What is counted, and for which answers."""
 
-    meters: list[Literal["requests", "bytes_in", "bytes_out"] | HeaderMeter | JsonMeter] = Field(min_length=1)
+    meters: list[Literal["requests", "bytes_in", "bytes_out"] | HeaderMeter | JsonMeter] = Field(
+        min_length=1, max_length=MOST_METERS
+    )
     """`requests` counts 1, `bytes_in` and `bytes_out` the payload; others come from the answer."""
     on_status: Statuses = _statuses("200-399")
     """Answers with these statuses are booked: a status, a range such as `200-399`, or a list of both."""
@@ -100,10 +104,19 @@ TALLY: Final = Note[_Tally]()
 class Metering(Plugin[Config]):
     """One usage event per exchange of a known consumer, whatever happens to it."""
 
+    @classmethod
+    def hooks(cls, config: Config | None = None) -> list[str]:
+        """Of the response's head only a meter that reads JSON wants to know."""
+        found = super().hooks(config)
+        if config is not None and not any(isinstance(meter, JsonMeter) for meter in config.meters):
+            found.remove("on_response")
+        return found
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._journal = services.journal
         self._clock = services.clock
+        self._nanos = services.clock.nanos
         self._statuses = config.on_status
         self._plain = [meter for meter in config.meters if isinstance(meter, str)]
         self._from_header = [meter for meter in config.meters if isinstance(meter, HeaderMeter)]
@@ -130,7 +143,7 @@ class Metering(Plugin[Config]):
             tally.started = True
 
     def on_response(self, exchange: Exchange, response: Response) -> None:
-        if self._from_json and response.status in self._statuses:
+        if response.status in self._statuses:
             tally = exchange.get(TALLY)
             if tally is not None:
                 tally.reading = JsonReading(response.headers, self.config.max_json)
@@ -163,7 +176,7 @@ class Metering(Plugin[Config]):
         """Write the event; if nothing was used, only where a started record waits for its end."""
         tally.booked = quantities
         if tally.started or any(quantities.values()):
-            event = self._event(exchange, outcome, quantities or {"requests": 0}, self._clock.micros(), exchange.id)
+            event = self._event(exchange, outcome, quantities or {"requests": 0}, self._nanos() // 1000, exchange.id)
             exchange.hold_last = self._journal.append(event)
         else:
             self._journal.release()

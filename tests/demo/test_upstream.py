@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import sys
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -71,3 +73,14 @@ async def test_chat_says_its_usage_in_body_and_header(client):
 )
 async def test_out_of_bounds_is_refused(client, path):
     assert (await client.get(path)).status == 400
+
+
+async def test_a_port_that_is_taken_is_said_in_one_line(client):
+    port = str(client.server.port)
+    demo = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "demo", "--port", port, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(demo.communicate(), 30)
+    assert demo.returncode == 1
+    assert said.count(b"\n") == 1
+    assert b"address already in use" in said

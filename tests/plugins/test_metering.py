@@ -11,17 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.exchange import Response
-from gateway.plugin import AnyPlugin
+from gateway.metering.event import VERSION, UsageEvent, encode_event
+from gateway.metering.segment import LARGEST_PAYLOAD
+from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import BadGateway, JournalFull, Overloaded
 from plugins.key_auth import KeyAuth
-from plugins.metering import Metering, _statuses
+from plugins.metering import MOST_METERS, Metering, _statuses
 from tests.play import KEY, Played, Stage, ask
 
 TOKENS = {"name": "tokens", "from": "response_json", "path": "usage.total_tokens", "estimate": 7}
 UNITS = {"name": "units", "from": "response_header", "header": "x-units", "estimate": 3}
 
 
-class Refusing(AnyPlugin):  # type: ignore[misc]
+class Refusing(Plugin[PluginConfig]):
     """Stands behind metering and refuses."""
 
     def on_request(self, exchange):
@@ -64,7 +66,7 @@ async def test_the_status_decides(stage: Stage, status: int, booked: int):
 async def test_refusals_and_upstream_failures_give_the_room_back(stage: Stage):
     await meter(stage, ["requests"], answer=BadGateway())
     plugin = stage.make(Metering, meters=["requests"])
-    await stage.play(stage.make(KeyAuth), plugin, Refusing.__new__(Refusing), request=ask(x_api_key=KEY))
+    await stage.play(stage.make(KeyAuth), plugin, stage.make(Refusing), request=ask(x_api_key=KEY))
     assert stage.events() == []
     assert promised(stage) == 0
 
@@ -183,3 +185,14 @@ def test_what_is_no_status_is_refused(value: Any):
 def test_a_meter_listed_twice_is_refused(stage: Stage):
     with pytest.raises(ValueError, match="listed twice"):
         stage.make(Metering, meters=["requests", "requests"])
+
+
+def test_the_largest_event_fits_into_a_record():
+    """Names are as long as their options allow; a plan's version is bounded as a subscription is."""
+    quantities = {f"{number:02}" + "m" * 62: 2**63 - 1 for number in range(MOST_METERS)}
+    longest = "n" * 128
+    event = UsageEvent(
+        VERSION, b"i" * 16, "amend", 2**53, 2**53, longest, longest, longest, longest, "r" * 64, "u" * 64,
+        longest, longest, 599, "upstream_error", quantities, b"r" * 16,
+    )  # fmt: skip
+    assert len(encode_event(event)) <= LARGEST_PAYLOAD
