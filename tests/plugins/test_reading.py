@@ -173,11 +173,14 @@ STREAMS = {"text/event-stream": ["data: ", "data:"], "application/x-ndjson": [""
 BETWEEN = st.sampled_from(["", ": ping", "event: x", "data: [DONE]", "data:", "retry: 10", "data: {", "id: {}"])
 
 
+USAGES = st.builds(lambda value: ({"usage": {"n": value}}, ("usage", "n")), VALUES)
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[str, str, list[str], Path]:
     """A kind of stream, its text, its documents in order, and a path into one of them."""
     kind = draw(st.sampled_from(sorted(STREAMS)))
-    pairs = draw(st.lists(documents(), min_size=1, max_size=5))
+    pairs = draw(st.lists(documents() | USAGES, min_size=1, max_size=5))
     end = draw(LINE_ENDS)
     texts, lines = [], []
     for document, _ in pairs:
