@@ -24,7 +24,7 @@ from tests.fixtures.messages import (
     wires,
 )
 
-often = settings(max_examples=1500, deadline=None, derandomize=True)
+often = settings(max_examples=800, deadline=None, derandomize=True)
 
 
 class Recorder:

@@ -19,7 +19,7 @@ from gateway.metering.event import (
 from gateway.metering.segment import decode_payload, shard_of_payload
 from tests.fixtures.usage import EVENTS
 
-often = settings(max_examples=300, deadline=None, derandomize=True)
+often = settings(max_examples=200, deadline=None, derandomize=True)
 BYTES = st.binary(max_size=40)
 
 
