@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from gateway.exchange import Exchange, Request
 from gateway.headers import Headers, valid_field
-from gateway.keys import LONGEST_KEY, digest
+from gateway.keys import LONGEST_KEY, PREFIX, digest, looks_valid
 from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import Unauthorized
 from gateway.services import Services
@@ -84,7 +84,7 @@ class KeyAuth(Plugin[Config]):
             self._refuse()
         scheme, _, token = found[0].partition(" ") if found else ("", "", "")
         token = token.strip()
-        if scheme.lower() != "bearer" or not token.startswith("tg_"):
+        if scheme.lower() != "bearer" or not token.startswith(PREFIX):
             return ()  # some other credential, for the upstream
         if not self._forward:
             del headers["authorization"]
@@ -102,11 +102,11 @@ class KeyAuth(Plugin[Config]):
         return found
 
     def _only(self, keys: set[str]) -> bytes | None:
-        """The digest of a single key, None if there is none. Refuses several, and what is too long to be one."""
+        """The digest of a single key, None if there is none. Refuses several, and what cannot be one."""
         if not keys:
             return None
         key = keys.pop()
-        if keys or len(key) > LONGEST_KEY:
+        if keys or len(key) > LONGEST_KEY or (key.startswith(PREFIX) and not looks_valid(key)):
             self._refuse()
         return digest(key)
 

@@ -158,7 +158,6 @@ async def test_a_client_that_leaves_before_it_is_invited_ends_the_call() -> None
         assert await eventually(lambda: target.closed == 1)
 
 
-@pytest.mark.xfail(strict=True, reason="what an interim answer says of its length goes on")
 async def test_an_interim_answer_says_no_length() -> None:
     """It has no body whatever it says; a client that believes it would lose the start of the answer (RFC 9110 §8.6)."""
     target = Target([b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 5\r\n\r\n" + OK])
