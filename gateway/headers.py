@@ -9,7 +9,7 @@ Lines are valid by construction: those that arrived passed the grammar's gate, t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
 Line: TypeAlias = tuple[str, bytes]
@@ -147,20 +147,15 @@ class Headers:
         name = name.lower()
         return [_value(present, line) for present, line in self._fields.lines if present == name]
 
-    def take(self, name: str) -> Sequence[str]:
+    def take(self, name: str) -> list[str]:
         """Take out all fields of this name; their values, in order."""
         name = name.lower()
-        fields = self._fields
-        taken: tuple[Sequence[str], Fields] | None = fields.made.get(name)
-        if taken is None:
-            kept = [line for line in fields.lines if line[0] != name]
-            rest = Fields(kept) if len(kept) != len(fields.lines) else fields
-            taken = fields.made[name] = tuple(self.getall(name)), rest
-        values, rest = taken
-        if rest is not fields:
-            self._fields = rest
-            self._shared = True
-        return values
+        lines = self._fields.lines
+        taken = [_value(name, line) for present, line in lines if present == name]
+        if taken:
+            self._fields = Fields([line for line in lines if line[0] != name])
+            self._shared = False
+        return taken
 
     def once(self, reading: Callable[[Headers], T]) -> T:
         """What `reading` finds in these fields, which it may also change; not called again for fields that repeat.

@@ -22,7 +22,7 @@ _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 _NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 LONGEST_REMEMBERED: Final = 256
-"""Characters of a target for which the route is remembered."""
+"""Characters of a path for which the route is remembered."""
 MOST_REMEMBERED: Final = 4096
 """Requests for which the route is remembered; when there are so many, all are forgotten."""
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -61,18 +61,20 @@ class Router:
 
         Raises NoRoute, MethodNotAllowed (with Allow), or BadRequest for a path no two servers would read alike.
         """
-        key = (request.host, request.method, request.target)
+        target = request.target
+        path = target.partition("?")[0] if "?" in target else target
+        key = (request.host, request.method, path)
         found = self._found.get(key)
         if found is None:
-            found = self._find(request)
-            if self._remembers and len(request.target) <= LONGEST_REMEMBERED:
+            found = self._find(request, path)
+            if self._remembers and len(path) <= LONGEST_REMEMBERED:
                 if len(self._found) >= MOST_REMEMBERED:
                     self._found.clear()
                 self._found[key] = found
         return found
 
-    def _find(self, request: Request) -> tuple[Route, Mapping[str, str]]:
-        segments = path_segments(request.target)
+    def _find(self, request: Request, path: str) -> tuple[Route, Mapping[str, str]]:
+        segments = path_segments(path)
         allowed: set[str] = set()
         trees = self._trees(request.host) if self._exact or self._suffix else (self._any,)
         for tree in trees:
@@ -137,12 +139,11 @@ def path_pattern(pattern: str) -> tuple[list[str], bool]:
     return [segment if segment[:1] == "{" else _normalized(segment) for segment in segments], below
 
 
-def path_segments(target: str) -> list[str]:
-    """A target's path in segments, unreserved escapes undone and dot segments resolved (RFC 3986 §6.2.2.2, §5.2.4).
+def path_segments(path: str) -> list[str]:
+    """A path in segments, unreserved escapes undone and dot segments resolved (RFC 3986 §6.2.2.2, §5.2.4).
 
     Raises BadRequest for a broken escape, a NUL, or a path that climbs above its root.
     """
-    path = target.partition("?")[0] if "?" in target else target
     segments = path[1:].split("/")
     if "%" in path:
         if _BAD_ESCAPE.search(path):

@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from gateway.exchange import Exchange, Request
 from gateway.headers import Headers, valid_field
-from gateway.keys import LONGEST_KEY, PREFIX, digest, looks_valid
+from gateway.keys import LONGEST_KEY, PREFIX, digest
 from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import Unauthorized
 from gateway.services import Services
@@ -71,18 +71,20 @@ class KeyAuth(Plugin[Config]):
 
     def _in_fields(self, headers: Headers) -> bytes | None:
         """The digest of the one key in the header fields, which is taken out of them unless it is to be forwarded."""
-        keys: set[str] = set()
+        found: list[str] = []
         if self._header is not None:
-            keys.update(headers.getall(self._header) if self._forward else headers.take(self._header))
+            found = headers.getall(self._header) if self._forward else headers.take(self._header)
         if self._bearer:
-            keys.update(self._in_authorization(headers))
-        return self._only(keys)
+            found += self._in_authorization(headers)
+        return self._only(found)
 
     def _in_authorization(self, headers: Headers) -> Iterable[str]:
         found = headers.getall("authorization")
+        if not found:
+            return ()
         if len(found) > 1:
             self._refuse()
-        scheme, _, token = found[0].partition(" ") if found else ("", "", "")
+        scheme, _, token = found[0].partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token.startswith(PREFIX):
             return ()  # some other credential, for the upstream
@@ -94,19 +96,19 @@ class KeyAuth(Plugin[Config]):
         target, values = without_parameter(request.target, name)
         if not values:
             return in_fields
-        found = self._only(set(values))
+        found = self._only(values)
         if in_fields is not None and found != in_fields:
             self._refuse()
         if not self._forward:
             request.target = target
         return found
 
-    def _only(self, keys: set[str]) -> bytes | None:
-        """The digest of a single key, None if there is none. Refuses several, and what cannot be one."""
+    def _only(self, keys: list[str]) -> bytes | None:
+        """The digest of a single key, None if there is none. Refuses several, and what is too long to be one."""
         if not keys:
             return None
-        key = keys.pop()
-        if keys or len(key) > LONGEST_KEY or (key.startswith(PREFIX) and not looks_valid(key)):
+        key = keys[0]
+        if len(key) > LONGEST_KEY or any(other != key for other in keys[1:]):
             self._refuse()
         return digest(key)
 

@@ -94,8 +94,8 @@ def look(headers: Headers) -> list[str]:
     return headers.getall("a")
 
 
-def take_one(headers: Headers) -> tuple[str, ...]:
-    return tuple(headers.take("ab"))
+def take_one(headers: Headers) -> list[str]:
+    return headers.take("ab")
 
 
 def put_one(headers: Headers) -> int:
@@ -151,7 +151,7 @@ class HeadersAreAList(RuleBasedStateMachine):
 
     @rule(one=some, name=NAMES)
     def take(self, one: Modelled, name: str) -> None:
-        assert list(one.headers.take(name)) == [value for present, value in one.model if same(present, name)]
+        assert one.headers.take(name) == [value for present, value in one.model if same(present, name)]
         one.model = [pair for pair in one.model if not same(pair[0], name)]
 
     @rule(one=some, fields=st.dictionaries(NAMES, VALUES, max_size=4))
