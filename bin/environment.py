@@ -55,7 +55,13 @@ def make(environment: Path) -> bool:
 
 def install(environment: Path, root: Path) -> bool:
     pip = [environment / "bin" / "python", "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]
-    wanted = ["install", "--constraint", root / "constraints.txt", "--editable", f"{root}[embedded,development]"]
+    wanted = [
+        "install",
+        "--constraint",
+        root / "constraints.txt",
+        "--editable",
+        f"{root}[compress,embedded,development]",
+    ]
     installed = subprocess.run([*pip, *wanted], check=False).returncode == 0
     if not installed:
         print("tallygate: the packages could not be installed; what pip said stands above", file=sys.stderr)

@@ -34,6 +34,17 @@ def stops(plugins: Sequence[AnyPlugin], name: str, *, may_wait: bool) -> tuple[S
     return tuple(found)
 
 
+def told_the_size(stop: Stop) -> Stop:
+    """An on_sending hook in the form of an on_chunk one, so that all of them are one walk."""
+    place, hook, waits = stop
+
+    def on_chunk(exchange: Exchange, chunk: bytes, last: bool) -> bytes:
+        hook(exchange, len(chunk), last)
+        return chunk
+
+    return place, on_chunk, waits
+
+
 def as_problem(error: Exception, exchange: Exchange) -> Problem:
     """A Problem is an answer; anything else is a bug of ours, logged with its traceback."""
     if isinstance(error, Problem):
@@ -56,6 +67,7 @@ class Chain:
         self.on_response = stops(plugins, "on_response", may_wait=True)[::-1]
         self.waits = any(waits for _, _, waits in self.on_request + self.on_response)
         self.on_chunk = stops(plugins, "on_chunk", may_wait=False)[::-1]
+        self.on_chunk += tuple(map(told_the_size, stops(plugins, "on_sending", may_wait=False)[::-1]))
         self.on_finish = stops(plugins, "on_finish", may_wait=False)[::-1]
 
     def enter(self, exchange: Exchange) -> Response | None:
@@ -125,7 +137,10 @@ class Chain:
         return other  # type: ignore[no-any-return]
 
     def passes(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
-        """A piece of the body on its way out, through the plugins that stood before the response's maker."""
+        """A piece of the body on its way out, through the plugins that stood before the response's maker.
+
+        Those that may change it come first, then those that only count what is sent.
+        """
         for place, hook, _ in self.on_chunk:
             if place < exchange.reached:
                 chunk = hook(exchange, chunk, last)
