@@ -23,7 +23,7 @@ def _name(name: str) -> str:
 
 def _settable(name: str) -> str:
     if _name(name).lower() in _FRAMING:
-        raise ValueError(f"{name} belongs to the connection or to the body; the gateway sets it")
+        raise ValueError(f"{name} frames or directs the message itself; the gateway sets it")
     return name
 
 

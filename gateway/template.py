@@ -49,6 +49,10 @@ _READERS: Final[Mapping[str, Reader]] = {
 _PARTS_OF_URLS: Final = frozenset({"authority", "host", "path", "query", "scheme", "target"})
 
 
+NAMES: Final = (*_READERS, "param.NAME", "header.NAME")
+"""What may stand in braces: `param` is of the route's path, `header` of the request."""
+
+
 class Template:
     """A template made ready. Raises ValueError for a name that there is not, and for text that cannot stand there.
 
@@ -101,8 +105,7 @@ def _reader(name: str) -> Reader:
         return lambda exchange: quote(exchange.parameters.get(key, ""), safe=_PRINTABLE)
     if kind == "header" and valid_field(key, ""):
         return lambda exchange: (exchange.request.headers.get(key) or "").replace("\t", " ")
-    known = ", ".join((*_READERS, "param.NAME", "header.NAME"))
-    raise ValueError(f"unknown name {{{name}}} (there are {known})")
+    raise ValueError(f"unknown name {{{name}}} (there are {', '.join(NAMES)})")
 
 
 def _reader_in_url(name: str) -> Reader:

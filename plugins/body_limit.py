@@ -1,8 +1,4 @@
-"""Limit the size of request bodies, for many routes at once or for those who got this far in the chain.
-
-A route has a limit of its own, `max_body`, that is there before the first plugin. This plugin only ever lowers it:
-listed at the top level it is one limit for all routes, listed behind authentication it leaves refusals to that.
-"""
+"""Limit the size of request bodies, for many routes at once or for those who got this far in the chain."""
 
 from __future__ import annotations
 
@@ -23,7 +19,11 @@ class Config(PluginConfig):
 
 
 class BodyLimit(Plugin[Config]):
-    """Refuses with 413: at once where the request says its size, else as soon as more has arrived."""
+    """Refuses larger request bodies with 413: at once where the request says its size, else as soon as more arrived.
+
+    A route's `max_body` holds before the first plugin; this one can only lower it, for many routes at the top level,
+    or behind authentication for those who got that far.
+    """
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)

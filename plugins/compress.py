@@ -1,8 +1,4 @@
-"""Compress answers for clients that can read it: gzip, br or zstd, whichever they like best (RFC 9110 §12.5.3).
-
-List it where you like: usage is counted as it is sent. A body that holds both secrets and what a stranger put into the
-request can be read by its compressed size (BREACH); do not compress those.
-"""
+"""Compress answers for clients that can read it: gzip, br or zstd, whichever they like best (RFC 9110 §12.5.3)."""
 
 from __future__ import annotations
 
@@ -68,7 +64,12 @@ class Config(PluginConfig):
 
 
 class Compress(Plugin[Config]):
-    """Each piece of a body leaves as soon as it is there, and can be read at once. HEAD is answered with GET's head."""
+    """Compresses answers with what the client accepts; usage is counted as it is sent, wherever this is listed.
+
+    Each piece of a body that streams leaves as soon as it is there, and can be read at once. What is encoded already,
+    is a part (206), or says `no-transform` stays as it is. A body that mixes secrets with what a stranger put into the
+    request gives them away by its size (BREACH): leave such routes out.
+    """
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)

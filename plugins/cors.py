@@ -22,7 +22,7 @@ _LABELS: Final = r"(?:[a-z0-9_-]++\.)+"
 
 
 class Config(PluginConfig):
-    """Who may call, and with what. List it before authentication: browsers ask first, and without credentials."""
+    """Who may call, and with what."""
 
     origins: list[str] = Field(min_length=1)
     """`https://app.example.com`, `https://*.example.com` for its subdomains, `null`, or `*` alone for all."""
@@ -72,10 +72,11 @@ class Config(PluginConfig):
 
 
 class Cors(Plugin[Config]):
-    """Answers preflights here; other answers say to the browser what it may do with them, refusals as well.
+    """Lets pages of other origins call from browsers (the Fetch standard's CORS protocol).
 
-    A page of another origin is not kept from calling, only from reading: its browser sees to it. What the upstream
-    says about all this is taken out.
+    Preflights are answered here; other answers, refusals as well, tell the browser what the page may read. It is
+    browsers that keep pages from reading, nothing keeps other programs from calling. What the upstream says about all
+    this is taken out. List it before authentication: a browser asks first, without credentials.
     """
 
     def __init__(self, config: Config, services: Services) -> None:

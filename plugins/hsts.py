@@ -34,7 +34,11 @@ class Config(PluginConfig):
 
 
 class Hsts(Plugin[Config]):
-    """Says it over HTTPS alone, since nobody may believe it otherwise (RFC 6797 §7.2), and in place of the upstream."""
+    """Tells browsers to come by HTTPS only (RFC 6797), in place of whatever the upstream tells them.
+
+    It is said over HTTPS alone, since nobody may believe it otherwise (§7.2). To send on those who come by HTTP is
+    what `redirect` does.
+    """
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)

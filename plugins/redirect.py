@@ -35,7 +35,7 @@ class Config(PluginConfig):
 
 
 class Redirect(Plugin[Config]):
-    """Answers every request that is not yet where it should be; one that is goes on, so nobody goes in circles."""
+    """Sends clients to another address; who is there already goes on to the upstream, so nobody goes in circles."""
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)

@@ -65,7 +65,7 @@ def _content_of(path: Path) -> bytes:
 
 
 class Reply(Plugin[Config]):
-    """No upstream is called. To HEAD the same is said, without the body."""
+    """Answers every request itself, always the same; HEAD hears the same without the body. No upstream is called."""
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)

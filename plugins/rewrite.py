@@ -96,7 +96,7 @@ class Replace(Options):
 
 
 class Config(PluginConfig):
-    """What becomes of the path: first a prefix goes, then a part is replaced, then a prefix comes. Or a new one."""
+    """What becomes of the target."""
 
     strip_prefix: Prefix | None = None
     """Whole segments to take off, such as `/api/v1`; a path without them stays as it is."""
@@ -122,9 +122,11 @@ class Config(PluginConfig):
 
 
 class Rewrite(Plugin[Config]):
-    """Patterns are matched by RE2, in time that grows with the path's length and no faster, whatever they are.
+    """Changes path and query before the request goes upstream: a prefix goes, a part is replaced, a prefix comes.
 
-    A path whose new form is not valid, or climbs, is answered 400. The access log shows the target as it went upstream.
+    Rules see the path as routes do, dot segments resolved and needless escapes undone; all else stays byte for byte. A
+    path whose new form is not valid, or climbs, is answered 400. Patterns are RE2's, so that none takes for ever. The
+    access log shows the target as it went upstream.
     """
 
     def __init__(self, config: Config, services: Services) -> None:

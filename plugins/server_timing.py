@@ -9,10 +9,7 @@ from gateway.services import Services
 
 
 class Config(PluginConfig):
-    """Who is told.
-
-    By default known consumers alone: durations tell a stranger whether something was found, or how busy a service is.
-    """
+    """Who is told."""
 
     consumers: list[str] | None = None
     """Names of consumers that are told; any known consumer, if absent; none, if empty."""
@@ -23,9 +20,10 @@ class Config(PluginConfig):
 
 
 class ServerTiming(Plugin[Config]):
-    """Milliseconds until the head goes out: what the upstream took to begin its answer, and what the gateway took.
+    """Says in `Server-Timing` what the upstream took to begin its answer and what the gateway took, in milliseconds.
 
-    What the upstream says of its own stays. List it first, and the gateway's time has all plugins in it.
+    By default known consumers alone are told: durations tell a stranger whether something was found, or how busy a
+    service is. What the upstream says of its own stays. List it first, and the gateway's time has all plugins in it.
     """
 
     def __init__(self, config: Config, services: Services) -> None:

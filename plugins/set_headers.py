@@ -23,9 +23,9 @@ class Edits(Options, Generic[Name]):
     remove: list[Name] = []
     """Fields to take out."""
     set: dict[Name, FieldTemplate] = {}
-    """Fields to put in the place of those of that name; a value that comes out empty only takes those out."""
+    """Fields to put in the place of those of that name: name and template. One that comes out empty only takes out."""
     add: dict[Name, FieldTemplate] = {}
-    """Fields to put beside those of that name; a value that comes out empty is left out."""
+    """Fields to put beside those of that name: name and template. One that comes out empty is left out."""
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:
@@ -45,12 +45,7 @@ class ResponseEdits(Edits[ResponseFieldName]):
 
 
 class Config(PluginConfig):
-    """Values are templates: `{client}`, `{consumer}`, `{param.NAME}` and others stand for what the request brings.
-
-    All names: `authority` (the Host field), `client` (address), `consumer`, `host` (name without port), `method`,
-    `organization`, `path`, `query`, `request.id`, `route`, `scheme`, `target` (path and query), `param.NAME` (of the
-    route's path), `header.NAME` (of the request).
-    """
+    """What is changed."""
 
     request: RequestEdits = RequestEdits()
     """Changes to the request."""
@@ -59,9 +54,10 @@ class Config(PluginConfig):
 
 
 class SetHeaders(Plugin[Config]):
-    """Fields that frame the message, belong to the connection or say who calls are the gateway's: they are refused.
+    """Adds, sets and takes out header fields of the request to the upstream and of the response; values are templates.
 
-    The consumer is known to templates from the plugin on that authenticates; list this one behind it.
+    Fields that frame a message, belong to a connection or tell the upstream who calls are the gateway's own. Templates
+    know the consumer from the plugin on that authenticates: list this one behind it.
     """
 
     @classmethod

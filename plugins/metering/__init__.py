@@ -14,6 +14,7 @@ import msgspec
 from pydantic import BeforeValidator, Field, field_validator
 
 from gateway.exchange import Exchange, Note, Response
+from gateway.header_options import FieldName
 from gateway.metering.event import VERSION, Outcome, UsageEvent
 from gateway.options import Options, Size
 from gateway.plugin import Plugin, PluginConfig
@@ -31,7 +32,7 @@ class HeaderMeter(Options):
     """The meter."""
     from_: Literal["response_header"] = Field(alias="from")
     """Where the quantity comes from."""
-    header: str
+    header: FieldName
     """The header field; its value is a whole number."""
     estimate: int = Field(default=0, ge=0)
     """Booked if the number is missing or the process dies before it is known."""
