@@ -18,11 +18,10 @@ _LIBRARIES: Final[Mapping[str, str]] = {
     "br": "brotli",
     "zstd": "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd",
 }
-# Each stream costs about a quarter of a MiB, and the same work yields about the same ratio.
+# With these a stream costs 0.25 MiB (gzip), 0.9 MiB (br) or 0.4 MiB (zstd), and text gets about a third of its length.
 _GZIP_LEVEL: Final = 4
 _BROTLI: Final = {"quality": 4, "lgwin": 18}
-_ZSTD_LEVEL: Final = 2
-_ZSTD_WINDOW: Final = 18
+_ZSTD: Final = {"compression_level": 3, "window_log": 17, "hash_log": 14, "chain_log": 14}
 _ZSTD_LARGEST_WINDOW: Final = 23
 """8 MiB, the largest window that a content coding may ask of its reader (RFC 9659 §3)."""
 
@@ -43,7 +42,10 @@ def encoder(coding: Coding) -> Callable[[], Encoder]:
     if coding == "gzip":
         return _Gzip
     library = _library(coding)
-    return (lambda: _Brotli(library)) if coding == "br" else (lambda: _Zstd(library))
+    if coding == "br":
+        return lambda: _Brotli(library)
+    options = {getattr(library.CompressionParameter, name): value for name, value in _ZSTD.items()}
+    return lambda: _Zstd(library, options)
 
 
 def decoded(coding: str, data: bytes, limit: int) -> bytes | None:
@@ -111,11 +113,9 @@ class _Brotli:
 
 
 class _Zstd:
-    __slots__ = ("_flush", "_last", "_stream")
+    __slots__ = ("_stream",)
 
-    def __init__(self, library: Any) -> None:
-        parameter = library.CompressionParameter
-        options = {parameter.compression_level: _ZSTD_LEVEL, parameter.window_log: _ZSTD_WINDOW}
+    def __init__(self, library: Any, options: Mapping[Any, int]) -> None:
         self._stream = library.ZstdCompressor(options=options)
 
     def encode(self, data: bytes, last: bool) -> bytes:

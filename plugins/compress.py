@@ -59,8 +59,8 @@ class Config(PluginConfig):
         "image/svg+xml",
     ]
     """Media types worth it; `*` stands for any letters. Event streams (`text/event-stream`) are never compressed."""
-    max_streams: int = Field(default=256, ge=0)
-    """Bodies that one process compresses while they arrive, for about 256KiB of memory each; more go as they are."""
+    max_streams: int = Field(default=128, ge=0)
+    """Bodies that one process compresses while they arrive, for up to 1MiB of memory each; more go as they are."""
 
 
 class Compress(Plugin[Config]):
@@ -91,7 +91,7 @@ class Compress(Plugin[Config]):
             if response.status == 304:
                 _match_the_first_answer(headers, request.headers)
             return
-        if not headers.once(self._prepare_it) or "no-transform" in (request.headers.get("cache-control") or ""):
+        if not headers.once(self._prepare_it) or _forbids(request.headers):
             return
         accepted = ",".join(request.headers.getall("accept-encoding"))
         choose = self._remembered_choice if len(accepted) <= LONGEST_REMEMBERED else self._choice
@@ -125,7 +125,7 @@ class Compress(Plugin[Config]):
             self._types.fullmatch(media_type) is not None
             and media_type != "text/event-stream"
             and not any(name in headers for name in _OF_THE_BYTES)
-            and "no-transform" not in ",".join(headers.getall("cache-control")).lower()
+            and not _forbids(headers)
         )
         if worth_it:
             vary(headers, "Accept-Encoding")
@@ -153,6 +153,11 @@ class Compress(Plugin[Config]):
         self._streams.inc()
         exchange[STREAMS] = True
         return True
+
+
+def _forbids(headers: Headers) -> bool:
+    """Whether client or upstream wants the body left as it is (RFC 9111 §5.2)."""
+    return "no-transform" in ",".join(headers.getall("cache-control")).lower()
 
 
 def _size(response: Response, method: str) -> float:

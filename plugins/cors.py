@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Annotated, Final
 
 from pydantic import Field, field_validator, model_validator
@@ -82,9 +83,8 @@ class Cors(Plugin[Config]):
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._all = config.origins == ["*"]
-        wild = [_pattern(origin) for origin in config.origins if "*." in origin]
-        self._named = frozenset(config.origins)
-        self._wild = re.compile("|".join(wild)) if wild else None
+        wild = [origin for origin in config.origins if "*." in origin]
+        self._wild = re.compile("|".join(map(_pattern, wild))) if wild else None
         credentials = {"Access-Control-Allow-Credentials": "true"} if config.credentials else {}
         exposed = {"Access-Control-Expose-Headers": ", ".join(config.expose)} if config.expose else {}
         self._permission = credentials | exposed
@@ -98,7 +98,9 @@ class Cors(Plugin[Config]):
                 **({} if self._all else {"Vary": "Origin"}),
             }
         )
-        self._prepare_it = self._prepare  # bound once: `Headers.once` knows it again
+        # Made once: `Headers.once` knows them again.
+        self._tell_nobody = self._tell
+        self._tell_named = {origin: partial(self._tell, origin=origin) for origin in {*config.origins} - {*wild}}
 
     def on_request(self, exchange: Exchange) -> Response | None:
         request = exchange.request
@@ -107,7 +109,7 @@ class Cors(Plugin[Config]):
         origin = request.headers.get("origin")
         if origin is None:
             return None
-        if not self._may_read(origin):
+        if not (self._all or origin in self._tell_named or self._is_below(origin)):
             raise OriginRefused(headers={"vary": "Origin"})
         headers = self._preflight.copy()
         headers["Access-Control-Allow-Origin"] = "*" if self._all else origin
@@ -117,27 +119,30 @@ class Cors(Plugin[Config]):
 
     def on_response(self, exchange: Exchange, response: Response) -> None:
         headers = response.headers
-        headers.once(self._prepare_it)
-        if not self._all:
-            origin = exchange.request.headers.get("origin")
-            if origin is not None and self._may_read(origin):
-                headers["Access-Control-Allow-Origin"] = origin
-                headers.update(self._permission)
+        origin = "*" if self._all else exchange.request.headers.get("origin")
+        tell = self._tell_named.get(origin) if origin is not None else None
+        if tell is not None:
+            headers.once(tell)
+        elif origin is not None and self._is_below(origin):
+            self._tell(headers, origin)
+        else:
+            headers.once(self._tell_nobody)
 
-    def _prepare(self, headers: Headers) -> None:
-        """What goes for every answer. Caches must know that it depends on the origin, even where none was named."""
+    def _tell(self, headers: Headers, origin: str | None = None) -> None:
+        """Say what pages of this origin may do, and nothing else; None is an origin that may not, or that none named.
+
+        Caches must know that it depends on the origin, even where none was named.
+        """
         for name in [name for name in headers if name.startswith("access-control-")]:
             del headers[name]
-        if self._all:
-            headers["Access-Control-Allow-Origin"] = "*"
+        if origin is not None:
+            headers["Access-Control-Allow-Origin"] = origin
             headers.update(self._permission)
-        else:
+        if origin != "*":
             vary(headers, "Origin")
 
-    def _may_read(self, origin: str) -> bool:
-        return (
-            self._all or origin in self._named or (self._wild is not None and self._wild.fullmatch(origin) is not None)
-        )
+    def _is_below(self, origin: str) -> bool:
+        return self._wild is not None and self._wild.fullmatch(origin) is not None
 
 
 def _pattern(origin: str) -> str:

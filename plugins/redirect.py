@@ -35,7 +35,10 @@ class Config(PluginConfig):
 
 
 class Redirect(Plugin[Config]):
-    """Sends clients to another address; who is there already goes on to the upstream, so nobody goes in circles."""
+    """Sends clients to another address; who is there already goes on to the upstream.
+
+    An address that grows with each turn, such as `/v2{target}`, needs a route that it leads out of.
+    """
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
@@ -44,6 +47,8 @@ class Redirect(Plugin[Config]):
 
     def on_request(self, exchange: Exchange) -> Response | None:
         request = exchange.request
+        if request.target == "*":
+            return None  # OPTIONS of the server as a whole: there is no other place to ask
         # A path that begins with two slashes would be read as a host.
         location = _SLASHES.sub("/", self._to.render(exchange))
         if location in (request.target, f"{request.scheme}://{request.host}{request.target}"):

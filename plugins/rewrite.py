@@ -138,6 +138,8 @@ class Rewrite(Plugin[Config]):
 
     def on_request(self, exchange: Exchange) -> None:
         request = exchange.request
+        if request.target == "*":
+            return  # OPTIONS of the server as a whole has no path
         path, mark, query = request.target.partition("?")
         if self._query is not None:
             query = self._query.render(exchange)

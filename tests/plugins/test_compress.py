@@ -268,6 +268,29 @@ async def test_on_the_wire_a_stream_keeps_flowing(stage: Stage):
     assert zlib.decompressobj(31).decompress(piece[: int(size, 16)]) == b"first"
 
 
+def dechunked(body: bytes) -> bytes:
+    pieces = []
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size, 16)
+        pieces.append(body[:length])
+        body = body[length + 2 :]
+    return b"".join(pieces)
+
+
+async def test_on_the_wire_usage_is_what_left(stage: Stage):
+    text = TEXT * 1000
+    target = Target([HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(text), text)])
+    edge = Edge(target, (stage.make(Compress), stage.make(KeyAuth), stage.make(Metering, meters=["bytes_out"])))
+    await edge.start()
+    answer = await edge.ask(ASK[:-2] + b"X-Api-Key: %b\r\n\r\n" % KEY.encode())
+    await edge.stop()
+    sent = dechunked(answer.partition(b"\r\n\r\n")[2])
+    assert gzip.decompress(sent) == text
+    (event,) = stage.events()
+    assert event.quantities == {"bytes_out": len(sent)}
+
+
 async def test_on_the_wire_a_whole_answer_has_its_new_length(stage: Stage):
     edge = Edge(Target([HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(TEXT), TEXT)]), (stage.make(Compress),))
     await edge.start()

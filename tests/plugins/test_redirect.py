@@ -67,6 +67,10 @@ async def test_a_path_of_two_slashes_leads_to_no_other_host(stage: Stage, to: st
     assert played.response.headers["location"].rstrip("/") == "/evil.example/x"
 
 
+async def test_a_question_about_the_whole_server_is_not_sent_elsewhere(stage: Stage):
+    assert (await go(stage, TO_HTTPS, ("http", "a", "*"))).seen_upstream is not None
+
+
 async def test_without_a_host_there_is_no_address_to_go_to(stage: Stage):
     assert (await go(stage, TO_HTTPS, ("http", "", "/"))).response.status == 400
 

@@ -51,6 +51,7 @@ async def rewrite(stage: Stage, target: str, **options: Any) -> Played:
         ({"path": "/v2/{param.name}{path}"}, "/a/b?c", "/v2/x/a/b?c"),
         ({"path": "/v2/{param.id}/pages"}, "/a", "/v2/a%2F..%2Fb%3Fc/pages"),
         ({"query": ""}, "/a?b", "/a"),
+        ({"add_prefix": "/a"}, "*", "*"),
         ({"query": "lang=en&{query}"}, "/a?b", "/a?lang=en&b"),
         ({"path": "/find", "query": "id={param.id}"}, "/a", "/find?id=a%2F..%2Fb%3Fc"),
     ],
