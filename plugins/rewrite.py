@@ -41,8 +41,14 @@ def _prefix(value: str) -> str:
 
 
 def _path_template(value: str) -> str:
-    if not value.startswith(("/", "{path}")) or "?" in value or "#" in value:
+    if not value.startswith(("/", "{path}")) or any(part in value for part in ("?", "#", "{query}", "{target}")):
         raise ValueError(f"not a path: {value!r} (write /books/{{param.id}}; what follows ? is for `query`)")
+    return value
+
+
+def _query_template(value: str) -> str:
+    if "#" in value:
+        raise ValueError(f"not a query: {value!r} (a fragment never goes to a server)")
     return value
 
 
@@ -59,7 +65,7 @@ class Replace(Options):
 
     @model_validator(mode="after")
     def _does_something(self) -> Replace:
-        _, form, groups = self.compiled()
+        _, form, groups = self.parts()
         literal = form % tuple("" for _ in groups)
         if not _PATH.fullmatch("/" + literal):
             raise ValueError(f"not a part of a path: {self.with_!r}")
@@ -67,7 +73,7 @@ class Replace(Options):
             raise ValueError("replaces a part of the path with itself")
         return self
 
-    def compiled(self) -> tuple[Any, str, list[int]]:
+    def parts(self) -> tuple[Any, str, list[int]]:
         """The pattern; `with` as a form for Python's `%`; and the number of the group for each of its places.
 
         Raises ValueError.
@@ -106,7 +112,7 @@ class Config(PluginConfig):
     """Whole segments to put on, such as `/internal`."""
     path: Annotated[UrlTemplate, AfterValidator(_path_template)] | None = None
     """A new path, as a template: `/books/{param.id}/pages`."""
-    query: UrlTemplate | None = None
+    query: Annotated[UrlTemplate, AfterValidator(_query_template)] | None = None
     """A new query, as a template: `lang=en&{query}`. Without it the query stays, empty it goes."""
 
     @model_validator(mode="after")
@@ -114,7 +120,7 @@ class Config(PluginConfig):
         steps = [self.strip_prefix, self.replace, self.add_prefix]
         if self.path is not None and any(steps):
             raise ValueError("`path` is the whole new path: nothing is left to strip, replace or add")
-        if self.path == "{path}" or (self.query is None and self.path is None and not any(steps)):
+        if self.path == "{path}" or self.query == "{query}" or not any((*steps, self.path, self.query is not None)):
             raise ValueError("changes nothing (set `strip_prefix`, `replace`, `add_prefix`, `path` or `query`)")
         if self.strip_prefix is not None and steps == [self.add_prefix, None, self.strip_prefix]:
             raise ValueError("puts on the prefix that it takes off")
@@ -163,7 +169,7 @@ def _steps(config: Config) -> Iterator[Callable[[str], str]]:
     if config.strip_prefix is not None:
         yield partial(_without_prefix, config.strip_prefix)
     if config.replace is not None:
-        yield partial(_replaced, *config.replace.compiled())
+        yield partial(_replaced, *config.replace.parts())
     if config.add_prefix is not None:
         yield config.add_prefix.__add__
 

@@ -125,6 +125,9 @@ async def test_no_pattern_explodes(stage: Stage, pattern: str):
     [
         ({}, "changes nothing"),
         ({"path": "{path}"}, "changes nothing"),
+        ({"query": "{query}"}, "changes nothing"),
+        ({"query": "a#b"}, "not a query"),
+        ({"path": "{path}{query}"}, "not a path"),
         ({"strip_prefix": "/a", "add_prefix": "/a"}, "puts on the prefix that it takes off"),
         ({"replace": {"pattern": "^/a$", "with": "/a"}}, "with itself"),
         ({"replace": {"pattern": "a.*", "with": "{0}"}}, "with itself"),
