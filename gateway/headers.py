@@ -209,6 +209,14 @@ class Headers:
         return self._fields.lines
 
 
+def vary(headers: Headers, on: str) -> None:
+    """Say that a response depends on this field of the request (RFC 9110 §12.5.5), unless it says so already."""
+    said = ",".join(headers.getall("vary"))
+    members = {member.strip().lower() for member in said.split(",")}
+    if not members & {"*", on.lower()}:
+        headers["Vary"] = f"{said}, {on}" if said else on
+
+
 def _name_of(line: Line) -> str:
     return line[0]
 

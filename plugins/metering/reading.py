@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
+from gateway.coding import decoded
 from gateway.headers import Headers
 
 TAIL: Final = 64 * 1024
@@ -52,7 +52,7 @@ class JsonReading:
         """The whole, not negative number at this path, in the last event of a stream that has one; None without."""
         if not self._is_json or self._too_large:
             return None
-        body = self._inflated()
+        body = decoded(self._coding, bytes(self._gathered), self._limit)
         if body is None:
             return None
         for document in _last_events_first(body) if self._streams else [body]:
@@ -62,20 +62,6 @@ class JsonReading:
                 continue
             if number is not None:
                 return number
-        return None
-
-    def _inflated(self) -> bytes | None:
-        if self._coding == "identity":
-            return bytes(self._gathered)
-        if self._coding not in ("gzip", "x-gzip", "deflate"):
-            return None
-        for window in (47, 15, -15) if self._coding == "deflate" else (47,):
-            inflate = zlib.decompressobj(window)
-            try:
-                body = inflate.decompress(bytes(self._gathered), self._limit)
-            except zlib.error:
-                continue
-            return body if inflate.eof else None
         return None
 
 
