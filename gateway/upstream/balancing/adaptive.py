@@ -162,12 +162,10 @@ class Adaptive(Balancer):
             usual_kept = exp((self._heard_at - now) / self._decay)
             self._usual = self._usual**usual_kept * max(seconds, LEAST_SECONDS) ** (1 - usual_kept)
             self._heard_at = now
+            observed.latency = max(seconds, seconds + (observed.latency - seconds) * kept)
         else:
             observed.failing = observed.failing * kept * (1 - RISE) + RISE
-        if seconds > observed.latency:
-            observed.latency = seconds
-        elif ok:
-            observed.latency = seconds + (observed.latency - seconds) * kept
+            observed.latency = max(seconds, self._usual + (observed.latency - self._usual) * kept)
 
     def reported(self, target: Target, report: str, now: float) -> None:
         busy = utilization(report)

@@ -88,4 +88,5 @@ class ConsistentHash(Balancer):
                 left.discard(target)
                 if not left:
                     break
-        return nearest or self._owners[bucket]  # the room there is belongs to targets that were tried already
+        # Whoever has room was tried already; or those that were not are too light for a bucket.
+        return nearest or next(target for target in self.targets if target in left)
