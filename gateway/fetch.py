@@ -1,7 +1,8 @@
 """Fetch: what the gateway asks other servers for itself (probes, keys of issuers, notices), never on the data path.
 
 The one door to aiohttp's client: every request has a deadline, every body a limit, certificates are verified, and
-neither proxies of the environment nor redirects nor cookies are followed.
+neither proxies of the environment nor redirects nor cookies are followed. Each request has a connection of its own:
+that is what a probe wants to know about, and what is asked once in a while would find a kept one gone stale.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class Fetch:
             return Fetched(response.status, Headers(fields_back), bytes(body))
 
     async def status(self, url: str, *, within: float, fields: Mapping[str, str] | None = None) -> int:
-        """GET `url` for the status alone, over a connection that is closed before the body. Raises FetchFailed."""
-        async with self._ask(url, within, {**(fields or {}), "connection": "close"}) as response:
+        """GET `url` for the status alone; the body is not waited for. Raises FetchFailed."""
+        async with self._ask(url, within, fields) as response:
             return response.status
 
     async def close(self) -> None:
@@ -68,7 +69,7 @@ class Fetch:
     async def _ask(self, url: str, within: float, fields: Mapping[str, str] | None) -> AsyncIterator[ClientResponse]:
         if self._session is None:  # made where a loop runs
             self._session = ClientSession(
-                connector=TCPConnector(limit=_CONNECTIONS),
+                connector=TCPConnector(limit=_CONNECTIONS, force_close=True),
                 cookie_jar=DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import socket
 from asyncio import gather, get_running_loop, sleep, timeout
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
 from ipaddress import ip_address
 from random import Random
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pydantic import Field
 
@@ -42,10 +42,10 @@ class ResolverOptions(Options):
     """The most addresses of one name that are used."""
 
 
-class MakeTarget(Protocol):
-    """Makes a target of one address of a name, or of the name itself if that is an address."""
-
-    def __call__(self, address: str | None) -> Target: ...
+MakeTarget: TypeAlias = Callable[[str | None], Target]
+"""Makes a target of one address of a name, or of the name itself (None) if that is an address."""
+LookUp: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
+"""The addresses of a host, for a port. Raises OSError."""
 
 
 class Name:
@@ -103,6 +103,7 @@ class Resolver:
         options: ResolverOptions,
         changed: Callable[[list[Target]], None],
         *,
+        look_up: LookUp | None = None,
         rng: Random,
         background: Background,
         metrics: Metrics,
@@ -112,6 +113,7 @@ class Resolver:
         self._timeout = options.timeout
         self._max_addresses = options.max_addresses
         self._changed = changed
+        self._addresses_of = look_up or addresses_of
         self._rng = rng
         self._background = background
         self._lookups = metrics.counter(
@@ -142,7 +144,7 @@ class Resolver:
     async def _look_up(self, name: Name) -> bool:
         try:
             async with timeout(self._timeout):
-                addresses = await addresses_of(name.host, name.port)
+                addresses = await self._addresses_of(name.host, name.port)
         except (OSError, TimeoutError) as error:
             self._count("failed")
             if name.failed():

@@ -132,7 +132,7 @@ class Adaptive(Balancer):
     def costs(self, target: Target, now: float) -> tuple[float, float]:
         """What another call to this target costs, and what it is expected to take, in seconds: the formulas above."""
         state = target.state
-        observed = _observed(target)
+        observed = state.observed or _observed(target)
         kept = exp((observed.heard_at - now) / self._decay)
         expected = self._usual + (observed.latency - self._usual) * kept
         if observed.failing:
@@ -153,14 +153,15 @@ class Adaptive(Balancer):
         return max(1, min(HEAVIEST, int(said))) if said and said.isdecimal() and len(said) < 10 else 1
 
     def answered(self, target: Target, seconds: float, ok: bool, now: float, weight: int = 1) -> None:
-        super().answered(target, seconds, ok, now, weight)
-        observed = _observed(target)
+        state = target.state
+        state.in_flight -= weight
+        observed = state.observed or _observed(target)
         kept = exp((observed.heard_at - now) / self._decay)
         observed.heard_at = now
         if ok:
             observed.failing *= kept * (1 - FALL)
             usual_kept = exp((self._heard_at - now) / self._decay)
-            self._usual = self._usual**usual_kept * max(seconds, LEAST_SECONDS) ** (1 - usual_kept)
+            self._usual = self._usual**usual_kept * (seconds or LEAST_SECONDS) ** (1 - usual_kept)
             self._heard_at = now
             observed.latency = max(seconds, seconds + (observed.latency - seconds) * kept)
         else:
@@ -176,6 +177,6 @@ class Adaptive(Balancer):
 
 def _observed(target: Target) -> Observed:
     observed = target.state.observed
-    if observed is None:  # an answer to a call that another balancer sent
+    if observed is None:  # of a target that is not in use: a call that was sent before the list changed
         observed = target.state.observed = Observed()
     return observed

@@ -18,7 +18,7 @@ from pydantic import Field
 from gateway.exchange import Request
 from gateway.options import Options, Rate
 from gateway.upstream.balancing.balancer import Balancer, unless_avoided
-from gateway.upstream.rendezvous import BUCKETS, bucket_of, owners
+from gateway.upstream.rendezvous import BUCKETS, Table, bucket_of
 from gateway.upstream.request_key import KeyReader, RequestKeyOptions
 from gateway.upstream.target import Target
 
@@ -53,23 +53,23 @@ class ConsistentHash(Balancer):
         self._read_key = read_key
         self._bound = bound
         self._rng = rng
-        self._owners: list[Target] = []
+        self._table = Table()
+        self._owners = self._table.owners
+        self._by_name: dict[str, Target] = {}
         self._weight = 0
 
     def use(self, targets: Iterable[Target], now: float) -> None:
-        """Fills the table again: some milliseconds where there are dozens of targets."""
         super().use(targets, now)
-        weights = [target.weight for target in self.targets]
-        places = owners([target.name for target in self.targets], weights) if weights else []
-        self._owners = [self.targets[place] for place in places]
-        self._weight = sum(weights)
+        self._by_name = {target.name: target for target in self.targets}
+        self._table.assign({target.name: target.weight for target in self.targets})
+        self._weight = sum(target.weight for target in self.targets)
 
     def pick(self, request: Request, now: float, avoid: Collection[Target] = ()) -> Target | None:
-        if not self._owners:
+        if not self._by_name:
             return None
         key = self._read_key(request)
         bucket = self._rng.randrange(BUCKETS) if key is None else bucket_of(key)
-        owner = self._owners[bucket]
+        owner = self._by_name[self._owners[bucket]]
         if not owner.state.in_flight and not avoid:
             return owner  # one is always within the bound
         return self._next_with_room(bucket, avoid)
@@ -80,7 +80,7 @@ class ConsistentHash(Balancer):
         left = set(unless_avoided(self.targets, avoid))
         nearest: Target | None = None
         for place in range(bucket, bucket + BUCKETS):
-            target = self._owners[place % BUCKETS]
+            target = self._by_name[self._owners[place % BUCKETS]]
             if target in left:
                 if target.state.in_flight < ceil(share * target.weight):
                     return target

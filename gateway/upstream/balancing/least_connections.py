@@ -26,7 +26,7 @@ class LeastConnections(Balancer):
 
     def __init__(self, rng: Random) -> None:
         super().__init__()
-        self._rng = rng
+        self._random = rng.random
 
     def pick(self, request: Request, now: float, avoid: Collection[Target] = ()) -> Target | None:
         equals: list[Target] = []
@@ -37,6 +37,12 @@ class LeastConnections(Balancer):
                 equals, least = [target], load
             elif load == least:
                 equals.append(target)
-        if len(equals) > 1:
-            return self._rng.choices(equals, [target.weight for target in equals])[0]
-        return equals[0] if equals else None
+        return self._one_of(equals) if len(equals) > 1 else equals[0] if equals else None
+
+    def _one_of(self, equals: list[Target]) -> Target:
+        point = self._random() * sum([target.weight for target in equals])
+        for target in equals:
+            point -= target.weight
+            if point < 0:
+                break
+        return target

@@ -6,7 +6,7 @@ from collections import Counter
 from math import ceil
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.upstream.balancing.consistent_hash import ConsistentHash
@@ -29,6 +29,7 @@ def homes(balancer: ConsistentHash) -> list[Target | None]:
     return [balancer.pick(caller, 0.0) for caller in CALLERS]
 
 
+@settings(max_examples=40)
 @given(weights, st.integers(0, 6))
 def test_when_a_target_is_gone_only_its_callers_move_and_come_back_with_it(weights: list[int], which: int):
     targets = make_targets(*weights)
@@ -43,6 +44,7 @@ def test_when_a_target_is_gone_only_its_callers_move_and_come_back_with_it(weigh
     assert homes(balancer) == before
 
 
+@settings(max_examples=40)
 @given(weights)
 def test_a_new_target_takes_its_share_and_no_more(weights: list[int]):
     targets = make_targets(*weights)
