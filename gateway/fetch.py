@@ -17,7 +17,7 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, D
 
 from gateway.headers import Headers
 
-_CONNECTIONS: Final = 32
+_CONNECTIONS: Final = 256
 _READ_AT_ONCE: Final = 64 * 1024
 
 
@@ -35,7 +35,7 @@ class Fetched:
 
 
 class Fetch:
-    """One session for all that this process asks; at most 32 requests at once, the others wait for their turn.
+    """One session for all that this process asks; at most 256 requests at once, the others wait for their turn.
 
     `within` is the seconds that an answer may take from the call on, all included.
     """

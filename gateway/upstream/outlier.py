@@ -27,7 +27,7 @@ class PassiveOptions(Options):
 
     failures: int | None = Field(default=5, ge=1)
     """Failures in a row that eject it; null for no such rule."""
-    failure_rate: Rate | None = Field(default=None, gt=0, le=1)
+    failure_rate: Rate = Field(default=1.0, gt=0, le=1)
     """Share of failed calls within the window that ejects it."""
     slower_than: float | None = Field(default=None, gt=1)
     """How many times the others' latency, their median, ejects it."""
@@ -101,10 +101,10 @@ class Outliers:
             record.failures = 0
             return False
         record.failures += 1
-        most, rate = self._options.failures, self._options.failure_rate
+        most = self._options.failures
         if most is not None and record.failures >= most:
             return self._eject(record, "failures in a row", now)
-        if rate is not None and self._failure_rate(record, now) >= rate:
+        if self._failure_rate(record, now) >= self._options.failure_rate:
             return self._eject(record, "failure rate", now)
         return False
 

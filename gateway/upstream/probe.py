@@ -9,20 +9,18 @@ from __future__ import annotations
 from asyncio import Task, sleep
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
 from gateway.fetch import Fetch, FetchFailed
 from gateway.options import Duration, Options, Statuses, parse_statuses
+from gateway.upstream.jitter import SHARE, jittered
 from gateway.upstream.target import Target
 
 if TYPE_CHECKING:
     from gateway.background import Background
     from gateway.metrics import Metrics
-
-JITTER: Final = 0.1
-"""Intervals differ by up to this share, so that processes do not ask all at once."""
 
 
 class ProbeOptions(Options):
@@ -118,12 +116,12 @@ class Prober:
 
     async def _ask_on(self, target: Target) -> None:
         interval = self._options.interval
-        await sleep(interval * JITTER * self._rng.random())
+        await sleep(interval * SHARE * self._rng.random())
         while True:
             reason = await self.ask(target)
             self._probes.labels(self._upstream, "bad" if reason else "good").inc()
             self._answered(target, reason)
-            await sleep(interval * (1 + JITTER * (2 * self._rng.random() - 1)))
+            await sleep(jittered(interval, self._rng))
 
     async def ask(self, target: Target) -> str:
         """Ask once. What was wrong with the answer; empty if it was good."""

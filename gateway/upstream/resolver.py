@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
 from ipaddress import ip_address
 from random import Random
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pydantic import Field
 
 from gateway.options import Duration, Options
+from gateway.upstream.jitter import jittered
 from gateway.upstream.target import Target
 
 if TYPE_CHECKING:
@@ -26,41 +27,42 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JITTER: Final = 0.1
 FIRST_RETRY_SECONDS: Final = 1.0
 """After a failure; each further one doubles it, up to the interval."""
 
 
 class ResolverOptions(Options):
-    """How the names of targets are resolved. An address in a target's URL is used as it is."""
+    """How the names of targets are resolved. An address in a target's URL is used as it is, and so is `localhost`."""
 
     interval: Duration = Field(default=30.0, ge=1.0)
     """Time between two lookups of a name, give or take a tenth."""
     timeout: Duration = Field(default=2.0, gt=0)
     """How long a lookup may take."""
+    family: Literal["any", "ipv4", "ipv6"] = "any"
+    """Which addresses are used. A server with one of each kind is two targets, unless this says otherwise."""
     max_addresses: int = Field(default=64, ge=1)
     """The most addresses of one name that are used."""
 
 
 MakeTarget: TypeAlias = Callable[[str | None], Target]
-"""Makes a target of one address of a name, or of the name itself (None) if that is an address."""
-LookUp: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
+"""Makes the target of one of a name's addresses; of None, the target as it is configured."""
+LookUp: TypeAlias = Callable[[str, int, socket.AddressFamily], Awaitable[list[str]]]
 """The addresses of a host, for a port. Raises OSError."""
+_FAMILIES: Final = {"any": socket.AF_UNSPEC, "ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 
 
 class Name:
     """The addresses of one host, as targets: what is known, and what a lookup changes about it."""
 
-    def __init__(self, host: str, port: int, make: MakeTarget, options: ResolverOptions) -> None:
-        self.host = host
-        self.port = port
+    def __init__(self, make: MakeTarget, options: ResolverOptions) -> None:
+        unresolved = make(None)
+        self.host = unresolved.host
+        self.port = unresolved.port
+        self.is_fixed = self.host == "localhost" or _is_address(self.host)
         self._make = make
         self._options = options
         self._failures = 0
-        self._targets: dict[str, Target] = {}
-        self.is_address = _is_address(host)
-        if self.is_address:
-            self._targets[host] = make(None)
+        self._targets = {self.host: unresolved} if self.is_fixed else {}
 
     @property
     def targets(self) -> list[Target]:
@@ -90,7 +92,7 @@ class Name:
         interval = self._options.interval
         if self._failures:
             interval = min(interval, FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 30))
-        return interval * (1 + JITTER * (2 * rng.random() - 1))
+        return jittered(interval, rng)
 
 
 class Resolver:
@@ -111,6 +113,7 @@ class Resolver:
         self._upstream = upstream
         self._names = names
         self._timeout = options.timeout
+        self._family = _FAMILIES[options.family]
         self._max_addresses = options.max_addresses
         self._changed = changed
         self._addresses_of = look_up or addresses_of
@@ -127,9 +130,17 @@ class Resolver:
         """All that are known now."""
         return [target for name in self._names for target in name.targets]
 
+    def go_on_from(self, before: Resolver) -> None:
+        """After a reload: begin with the addresses that the resolver before knew of the same names."""
+        known = {(name.host, name.port): name for name in before._names}
+        for name in self._names:
+            old = known.get((name.host, name.port))
+            if old is not None and not name.is_fixed:
+                _ = name.found(target.host for target in old.targets)
+
     async def start(self) -> None:
         """Look all names up once, which takes no longer than the timeout, and go on in the background."""
-        to_resolve = [name for name in self._names if not name.is_address]
+        to_resolve = [name for name in self._names if not name.is_fixed]
         await gather(*[self._look_up(name) for name in to_resolve])
         self._changed(self.targets)
         for name in to_resolve:
@@ -144,7 +155,7 @@ class Resolver:
     async def _look_up(self, name: Name) -> bool:
         try:
             async with timeout(self._timeout):
-                addresses = await self._addresses_of(name.host, name.port)
+                addresses = await self._addresses_of(name.host, name.port, self._family)
         except (OSError, TimeoutError) as error:
             self._count("failed")
             if name.failed():
@@ -158,9 +169,9 @@ class Resolver:
         self._lookups.labels(self._upstream, outcome).inc()
 
 
-async def addresses_of(host: str, port: int) -> list[str]:
+async def addresses_of(host: str, port: int, family: socket.AddressFamily) -> list[str]:
     """The addresses of a host that can be reached from this machine. Raises OSError if there are none."""
-    found = await get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
     reachable = [str(address[0]) for family, _, _, _, address in found if _has_route(family, address)]
     if not reachable:
         raise OSError("none of its addresses can be reached from here")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from gateway.cookie import CookieName, SameSite, read_cookie, write_cookie
 from gateway.exchange import Request
@@ -24,7 +24,7 @@ class StickyOptions(Options):
 
     cookie: CookieName
     """Name of the cookie."""
-    max_age: Duration | None = Field(default=None, ge=1.0)
+    max_age: Duration | None = None
     """How long the client keeps it; until its session ends if absent."""
     secure: bool = True
     """Only sent back over HTTPS. A client on plain HTTP is not kept at its target unless this is `false`."""
@@ -41,6 +41,13 @@ class StickyOptions(Options):
                 "or write `same_site: lax` and a name without __Host- and __Secure-)"
             )
         return self
+
+    @field_validator("max_age")
+    @classmethod
+    def _it_lives_for_a_while(cls, value: float | None) -> float | None:
+        if value is not None and value < 1:
+            raise ValueError("shorter than a second (write 1s or more, or leave it out)")
+        return value
 
     @field_validator("salt")
     @classmethod

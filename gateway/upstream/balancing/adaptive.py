@@ -11,8 +11,8 @@
   and forgiven slowly. Unlike Finagle's, an average that nobody refreshes goes to what is usual for all targets instead
   of zero: a slow target that was left alone is tried again as one among others, not as the best of all.
 - `penalty` is 1 / (1 - failing), how often a call is expected to be made until it succeeds. `failing` is the share of
-  failures: quick to rise, slow to fall, and forgotten like a latency. A failure never lowers a latency: a target that
-  fails fast would look fast.
+  failures: quick to rise, slow to fall, and forgotten like a latency. A failure never lowers a latency, or a target
+  that fails fast would look fast; nor does an answer that nobody waited for.
 - `crowding` is 1 / (1 - utilization) for a target that reports its utilization (`load_report.py`): how waiting grows
   with it in a queue (M/M/1). A report counts for REPORT_SECONDS.
 - `distance` is 1, or `other_zone` for a target in another zone.
@@ -51,7 +51,7 @@ HEAVIEST: Final = 100
 
 
 class AdaptiveOptions(Options):
-    """The cheaper of two targets drawn at random, by latency, what is in flight, failures and what targets report."""
+    """`adaptive`: the better of two targets drawn at random, by latency, calls in flight, failures and load reports."""
 
     name: Literal["adaptive"]
     """How a target is picked."""
@@ -152,20 +152,22 @@ class Adaptive(Balancer):
         said = request.headers.get(field) if field is not None else None
         return max(1, min(HEAVIEST, int(said))) if said and said.isdecimal() and len(said) < 10 else 1
 
-    def answered(self, target: Target, seconds: float, ok: bool, now: float, weight: int = 1) -> None:
+    def answered(self, target: Target, seconds: float, ok: bool | None, now: float, weight: int = 1) -> None:
         state = target.state
         state.in_flight -= weight
         observed = state.observed or _observed(target)
         kept = exp((observed.heard_at - now) / self._decay)
         observed.heard_at = now
+        observed.failing *= kept
         if ok:
-            observed.failing *= kept * (1 - FALL)
+            observed.failing *= 1 - FALL
             usual_kept = exp((self._heard_at - now) / self._decay)
             self._usual = self._usual**usual_kept * (seconds or LEAST_SECONDS) ** (1 - usual_kept)
             self._heard_at = now
             observed.latency = max(seconds, seconds + (observed.latency - seconds) * kept)
         else:
-            observed.failing = observed.failing * kept * (1 - RISE) + RISE
+            if ok is not None:
+                observed.failing += (1 - observed.failing) * RISE
             observed.latency = max(seconds, self._usual + (observed.latency - self._usual) * kept)
 
     def reported(self, target: Target, report: str, now: float) -> None:

@@ -44,8 +44,11 @@ class Balancer(ABC):
         """An attempt begins. Exactly one `answered` with the same weight follows."""
         target.state.in_flight += weight
 
-    def answered(self, target: Target, seconds: float, ok: bool, now: float, weight: int = 1) -> None:
-        """An attempt ended, after `seconds`: with the whole response, with a failure (not `ok`), or given up."""
+    def answered(self, target: Target, seconds: float, ok: bool | None, now: float, weight: int = 1) -> None:
+        """An attempt ended: well, with a failure (not `ok`), or nobody waited for its end any more (None).
+
+        `seconds` is how long the response's head took; how long a body streams says nothing about its target.
+        """
         target.state.in_flight -= weight
 
     def reported(self, target: Target, report: str, now: float) -> None:  # noqa: B027 - for those that want reports

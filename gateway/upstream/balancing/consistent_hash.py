@@ -26,7 +26,7 @@ _BOUND: Rate = Field(default=1.25, gt=1)
 
 
 class IpHashOptions(Options):
-    """A client's address, or its IPv6 network, always goes to the same target."""
+    """`ip_hash`: a client's address, or its IPv6 network, always goes to the same target."""
 
     name: Literal["ip_hash"]
     """How a target is picked."""
@@ -35,7 +35,7 @@ class IpHashOptions(Options):
 
 
 class ConsistentHashOptions(RequestKeyOptions):
-    """Requests with the same key go to the same target; those without one go anywhere."""
+    """`consistent_hash`: requests with the same key go to the same target; those without one go anywhere."""
 
     name: Literal["consistent_hash"]
     """How a target is picked."""

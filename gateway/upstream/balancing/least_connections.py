@@ -13,7 +13,7 @@ from gateway.upstream.target import Target
 
 
 class LeastConnectionsOptions(Options):
-    """The target with the fewest requests in flight from this process, in proportion to its weight."""
+    """`least_connections`: the target with the fewest of this process's requests in flight, for its weight."""
 
     name: Literal["least_connections"]
     """How a target is picked."""

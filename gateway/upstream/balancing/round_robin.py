@@ -14,7 +14,7 @@ from gateway.upstream.target import Target
 
 
 class RoundRobinOptions(Options):
-    """One target after the other, whatever their weights."""
+    """`round_robin`: one target after the other, whatever their weights."""
 
     name: Literal["round_robin"] = "round_robin"
     """How a target is picked."""

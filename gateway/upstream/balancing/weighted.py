@@ -17,7 +17,7 @@ from gateway.upstream.target import Target
 
 
 class WeightedOptions(Options):
-    """In turn, each target as often as its weight says, evenly spread."""
+    """`weighted`: in turn, each target as often as its weight says, evenly spread."""
 
     name: Literal["weighted"]
     """How a target is picked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from random import Random
 from typing import Any
 
@@ -24,7 +25,7 @@ def name(host: str = "api.internal", **options: Any) -> Name:
     def make(address: str | None) -> Target:
         return Target(TargetOptions(url=f"http://{host}:9001"), address=address)
 
-    return Name(host, 9001, make, ResolverOptions(**options))
+    return Name(make, ResolverOptions(**options))
 
 
 @given(st.lists(addresses, min_size=1, max_size=8), st.integers(1, 12))
@@ -51,11 +52,12 @@ def test_targets_say_the_name_and_connect_to_the_address():
     assert len({target.name for target in resolved.targets}) == 3
 
 
-@pytest.mark.parametrize("host", ["10.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["10.0.0.1", "[::1]", "localhost"])
 def test_an_address_is_its_own_target(host: str):
-    resolved = Name(host, 9001, lambda _: Target(TargetOptions(url="http://10.0.0.1:9001")), ResolverOptions())
-    assert resolved.is_address
-    assert [target.name for target in resolved.targets] == ["http://10.0.0.1:9001"]
+    resolved = name(host)
+    assert resolved.is_fixed
+    assert [target.name for target in resolved.targets] == [f"http://{host}:9001"]
+    assert not name("api.internal").is_fixed
 
 
 def test_after_failures_it_is_tried_again_soon_and_then_less_often():
@@ -86,7 +88,8 @@ def test_impossible_options_are_refused(options: dict[str, Any]):
 
 
 async def test_a_real_name_has_real_addresses():
-    assert "127.0.0.1" in await addresses_of("localhost", 9001)
+    assert "127.0.0.1" in await addresses_of("localhost", 9001, socket.AF_UNSPEC)
+    assert await addresses_of("localhost", 9001, socket.AF_INET) == ["127.0.0.1"]
 
 
 class Answers:
@@ -97,7 +100,7 @@ class Answers:
         self.asked = 0
         self.again = asyncio.Event()
 
-    async def look_up(self, host: str, port: int) -> list[str]:
+    async def look_up(self, host: str, port: int, family: socket.AddressFamily) -> list[str]:
         self.asked += 1
         if self.asked > 1:
             self.again.set()
@@ -166,3 +169,14 @@ async def test_too_many_addresses_are_counted():
     assert await stage.lists.get() == ["10.0.0.1", "10.0.0.2"]
     assert stage.count("too_many") == 1
     await stage.background.stop()
+
+
+async def test_after_a_reload_the_old_answers_are_good_until_there_are_new_ones():
+    before, after = Stage(name(), name("10.9.9.9")), Stage(name(), name("other.internal"))
+    await before.resolver.start()
+    after.answers.answer = OSError("the name server is down")
+    after.resolver.go_on_from(before.resolver)
+    await after.resolver.start()
+    assert await after.lists.get() == ["10.0.0.1"]
+    await before.background.stop()
+    await after.background.stop()

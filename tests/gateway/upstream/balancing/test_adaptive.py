@@ -91,6 +91,16 @@ def test_failing_fast_is_not_fast():
     assert share(drive(balancer, quick, start=50.0, seconds=20.0), targets[0]) > 0.2
 
 
+def test_what_nobody_waited_for_is_neither_well_nor_badly_done():
+    target, other = make_targets(1, 1)
+    balancer = balanced([target, other])
+    balancer.answered(target, 0.1, True, 0.0)
+    balancer.answered(target, 0.001, None, 0.0)
+    assert balancer.costs(target, 0.0)[1] == pytest.approx(0.1)
+    balancer.answered(target, 5.0, None, 0.0)
+    assert balancer.costs(target, 0.0)[1] == pytest.approx(5.0), "it took at least that long"
+
+
 def test_a_target_that_hangs_is_left_alone_before_the_first_timeout():
     targets = make_targets(1, 1, 1)
     balancer = balanced(targets)
@@ -181,10 +191,10 @@ def test_a_request_may_weigh_more(said: str, weight: int):
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1e5), st.booleans(), st.floats(0, 1e4)), max_size=50),
+    st.lists(st.tuples(st.floats(0, 1e5), st.sampled_from([True, False, None]), st.floats(0, 1e4)), max_size=50),
     st.floats(0, 1e9),
 )
-def test_costs_are_finite_and_positive_whatever_happened(answers: list[tuple[float, bool, float]], start: float):
+def test_costs_are_finite_and_positive_whatever_happened(answers: list[tuple[float, bool | None, float]], start: float):
     target, other = make_targets(1, 1)
     balancer = balanced([target, other])
     now = start
