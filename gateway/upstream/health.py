@@ -48,7 +48,7 @@ class Health:
             if target.state.verdict is None:
                 target.state.verdict = Verdict()
         if self._outliers is not None:
-            self._outliers.use(target for target in self._targets if target.weight)
+            self._outliers.use(self._targets)
 
     def available(self) -> list[Target]:
         """The targets that may be called, those that are drained among them: only clients they have go there."""
@@ -70,9 +70,11 @@ class Health:
         verdict = target.state.verdict
         return verdict is not None and verdict.note(reason, self._options)
 
-    def answered(self, target: Target, seconds: float, ok: bool, now: float) -> bool:
-        """An attempt ended, after `seconds`. Returns whether `available` changed."""
-        return self._outliers is not None and self._outliers.answered(target, seconds, ok, now)
+    def answered(self, target: Target, seconds: float, ok: bool | None, now: float) -> bool:
+        """An attempt ended, as the balancer is told too. Returns whether `available` changed."""
+        if self._outliers is None or ok is None:
+            return False
+        return self._outliers.answered(target, seconds, ok, now)
 
     def sweep(self, now: float) -> bool:
         """To be called about once a second. Returns whether `available` changed."""

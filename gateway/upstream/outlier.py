@@ -52,7 +52,7 @@ class PassiveOptions(Options):
 class Record:
     """What became of a target's calls. `reason` is why it is ejected, and empty while it is not.
 
-    `back_at` is when it comes back, or came back last.
+    `back_at` is when it comes back, or was to come back last time.
     """
 
     __slots__ = ("back_at", "ejections", "failures", "reason", "window")
@@ -73,7 +73,10 @@ class Outliers:
         self._targets: Sequence[Target] = ()
 
     def use(self, targets: Iterable[Target]) -> None:
-        """These are all there are. If too many of them are ejected now, those come back that would do so first."""
+        """These are all there are. If too many of them are ejected now, those come back that would do so first.
+
+        Drained targets are judged too, for the clients they have, but do not make room for ejections.
+        """
         self._targets = list(targets)
         for target in self._targets:
             record = target.state.record
@@ -83,7 +86,7 @@ class Outliers:
                 record.window = SlidingWindow(self._options.window)
         ejected = sorted(self._ejected(), key=lambda record: record.back_at, reverse=True)
         for record in ejected[self._most() :]:
-            self._bring_back(record, record.back_at)
+            self._bring_back(record)
 
     @staticmethod
     def reason(target: Target) -> str:
@@ -112,7 +115,7 @@ class Outliers:
         """Ends ejections whose time is over and looks at latencies. Returns whether anything changed."""
         over = [record for record in self._ejected() if record.back_at <= now]
         for record in over:
-            self._bring_back(record, now)
+            self._bring_back(record)
         factor = self._options.slower_than
         slow = self._slower_than(factor, now) if factor is not None else []
         ejected = [record for record in slow if self._eject(record, "latency", now)]
@@ -149,9 +152,8 @@ class Outliers:
         return True
 
     @staticmethod
-    def _bring_back(record: Record, now: float) -> None:
+    def _bring_back(record: Record) -> None:
         record.reason = ""
-        record.back_at = now
         record.failures = 0
         record.window.clear()
 
@@ -160,4 +162,5 @@ class Outliers:
         return [record for record in records if record is not None and record.reason]
 
     def _most(self) -> int:
-        return int(len(self._targets) * self._options.max_ejected + 1e-9)
+        all_to_call = sum(1 for target in self._targets if target.weight)
+        return int(all_to_call * self._options.max_ejected + 1e-9)

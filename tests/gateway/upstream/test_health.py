@@ -86,6 +86,23 @@ def test_a_verdict_of_probes_that_are_no_longer_made_does_not_count():
     assert watching(targets, path=None).available() == targets
 
 
+def test_a_drained_target_comes_back_for_its_clients_too():
+    drained, other = make_targets(0, 1), make_targets(1, 1)
+    targets = [*drained, *other]
+    health = watching(targets, passive={"failures": 1, "ejection": "10s"})
+    health.answered(drained[0], 0.1, False, 0.0)
+    assert drained[0] not in health.available()
+    assert health.sweep(10.0)
+    assert health.available() == targets
+
+
+def test_an_attempt_that_nobody_waited_for_says_nothing():
+    targets = make_targets(1, 1)
+    health = watching(targets, passive={"failures": 1})
+    assert not health.answered(targets[0], 60.0, None, 0.0)
+    assert health.available() == targets
+
+
 def test_an_operator_is_told_why():
     zoned = Target(TargetOptions(url="http://a:1"), weight=3, zone="eu-1")
     drained, bad, worse = make_targets(0, 1, 1)
