@@ -122,6 +122,18 @@ def test_when_there_is_room_again_the_next_one_goes():
     assert ejected(targets) == [two]
 
 
+def test_when_the_others_leave_those_that_would_come_back_first_do():
+    one, two, three, four = targets = make_targets(1, 1, 1, 1)
+    outliers = judging(targets, failures=1, max_ejected="50%")
+    assert fail(outliers, one, 1, 0.0)
+    assert fail(outliers, two, 1, 1.0)
+    assert not fail(outliers, three, 1, 2.0)
+    outliers.use([one, two, four])
+    assert ejected(targets) == [two]
+    outliers.use([two])
+    assert ejected(targets) == []
+
+
 events = st.lists(
     st.tuples(st.just("use"), st.lists(st.integers(0, 6), min_size=1, max_size=7, unique=True))
     | st.tuples(st.just("fail"), st.integers(0, 6))
