@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, WithJsonSchema, field_validator
@@ -67,7 +68,7 @@ def fields_by_key(kind: type[Options]) -> dict[str, str]:
     return {field.alias or name: name for name, field in kind.model_fields.items()}
 
 
-Unit = Literal["duration", "size"]
+Unit = Literal["duration", "size", "share"]
 
 
 def unit_of(metadata: Iterable[Any]) -> Unit | None:
@@ -77,6 +78,8 @@ def unit_of(metadata: Iterable[Any]) -> Unit | None:
             return "duration"
         if item is _SIZE:
             return "size"
+        if item is _SHARE:
+            return "share"
     return None
 
 
@@ -96,6 +99,16 @@ def parse_size(value: Any) -> int:
     return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
+def parse_share(value: Any) -> float:
+    """`50%` or `0.5` as a number from 0 to 1. Raises ValueError for anything else, whole numbers included."""
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)%", value) if isinstance(value, str) else None
+    # By way of Decimal: of 1000 requests 333 are 33.3%, not a hair less.
+    share = float(Decimal(match[1]) / 100) if match else value
+    if not isinstance(share, float) or not 0.0 <= share <= 1.0:
+        raise ValueError(f"not a share: {value!r} (write 50% or 0.5)")
+    return share
+
+
 def write_duration(seconds: float) -> str:
     """Seconds as they are written in the configuration, in the largest unit that needs no fraction."""
     for unit, length in reversed(_DURATION_UNITS.items()):
@@ -111,11 +124,21 @@ def write_size(size: int) -> str:
     return f"{size // length}{unit}"
 
 
+def write_share(share: float) -> str:
+    """A share as it is written in the configuration."""
+    return f"{round(share * 100, 6):g}%"
+
+
 def write_amount(value: Any, unit: Unit | None) -> str:
-    """A duration, a size or a plain number as it is written in the configuration."""
-    if unit is None:
-        return str(value)
-    return write_duration(value) if unit == "duration" else write_size(value)
+    """A duration, a size, a share or a plain number as it is written in the configuration."""
+    match unit:
+        case "duration":
+            return write_duration(value)
+        case "size":
+            return write_size(value)
+        case "share":
+            return write_share(value)
+    return str(value)
 
 
 def _duration(value: Any, field: ValidationInfo) -> float:
@@ -129,6 +152,7 @@ def _size(value: Any, field: ValidationInfo) -> int:
 
 _DURATION: Final = BeforeValidator(_duration)
 _SIZE: Final = BeforeValidator(_size)
+_SHARE: Final = BeforeValidator(parse_share)
 
 Duration = Annotated[
     float,
@@ -157,3 +181,18 @@ Size = Annotated[
     ),
 ]
 """Bytes, written `512B`, `64KiB`, `10MB`. A default in code is an int of bytes."""
+
+Share = Annotated[
+    float,
+    _SHARE,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\d+(\.\d+)?%$", "examples": ["50%"]},
+                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            ],
+            "x-unit": "share",
+        }
+    ),
+]
+"""A part of something, written `50%` or `0.5`; a number from 0 to 1."""

@@ -13,11 +13,15 @@ from gateway.options import (
     FROM_FILE,
     Duration,
     Options,
+    Share,
     Size,
     alternatives,
     parse_duration,
+    parse_share,
     parse_size,
+    write_amount,
     write_duration,
+    write_share,
     write_size,
 )
 
@@ -30,6 +34,7 @@ class Sample(Options):
     words: str | int = ""
     wait: Duration = 1.0
     room: Size = 1
+    part: Share = 0.5
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,32 @@ def test_sizes(text: str, size: int) -> None:
 def test_what_is_no_size(text: Any) -> None:
     with pytest.raises(ValueError, match="not a size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("50%", 0.5), ("0%", 0.0), ("100%", 1.0), ("33.3%", 0.333), ("7%", 0.07), (0.25, 0.25), (0.0, 0.0), (1.0, 1.0)],
+)
+def test_shares(text: Any, share: float) -> None:
+    assert parse_share(text) == share
+
+
+@pytest.mark.parametrize(
+    "text", ["", "50", "50 %", "-5%", "101%", ".5%", "1e1%", "0.5", 1, 0, 50, 1.5, -0.1, float("nan"), True, None]
+)
+def test_what_is_no_share(text: Any) -> None:
+    with pytest.raises(ValueError, match=r"not a share: .* \(write 50% or 0\.5\)"):
+        parse_share(text)
+
+
+@given(st.integers(0, 1000))
+def test_a_share_of_a_thousand_is_exactly_that_many(count: int) -> None:
+    assert parse_share(write_share(count / 1000)) == count / 1000
+
+
+def test_an_amount_is_written_in_its_unit() -> None:
+    written = [write_amount(0.5, unit) for unit in ("duration", "share", None)]
+    assert [*written, write_amount(1024, "size")] == ["500ms", "50%", "0.5", "1KiB"]
 
 
 @given(st.integers(0, 10**9))
@@ -87,9 +118,10 @@ def test_a_file_needs_units_and_code_does_not() -> None:
         Sample.model_validate({"wait": 0.5}, context=FROM_FILE)
     with pytest.raises(ValidationError, match="not a size"):
         Sample.model_validate({"room": 7}, context=FROM_FILE)
+    assert Sample.model_validate({"part": 0.25}, context=FROM_FILE).part == 0.25  # a fraction is a share by itself
 
 
-@pytest.mark.parametrize("key", ["whole", "real", "words", "wait", "room"])
+@pytest.mark.parametrize("key", ["whole", "real", "words", "wait", "room", "part"])
 def test_true_is_no_number(key: str) -> None:
     with pytest.raises(ValidationError):
         Sample.model_validate({key: True})
