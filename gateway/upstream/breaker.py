@@ -61,8 +61,8 @@ class CircuitBreakerOptions(Options):
 class Breaker(CircuitBreakerListener):
     """The circuit to one target, or to a whole upstream. It neither waits nor reads a clock: `now` is the loop's time.
 
-    Every call that `admit` lets through ends in exactly one `record` or `abandon`. `failures` are the statuses and
-    reasons (`failure.py`) that count as failed.
+    Every call that `admit` lets through ends in exactly one `record` or `abandon`, and `began` is the very `now` of its
+    `admit`. `failures` are the statuses and reasons (`failure.py`) that count as failed.
     """
 
     def __init__(self, options: CircuitBreakerOptions, upstream: str, target: str, metrics: Metrics) -> None:
@@ -80,12 +80,12 @@ class Breaker(CircuitBreakerListener):
         self._gauge = metrics.gauge(
             "tallygate_breaker_state", "The circuit: 0 closed, 1 half-open, 2 open.", ("upstream", "target")
         ).labels(upstream, target)
-        changes = metrics.counter(
-            "tallygate_breaker_changes_total",
-            "Changes of the circuit, by its new state.",
+        transitions = metrics.counter(
+            "tallygate_breaker_transitions_total",
+            "Transitions of the circuit, by its new state.",
             ("upstream", "target", "state"),
         )
-        self._changes = {state: changes.labels(upstream, target, state) for state in _STATES}
+        self._transitions = {state: transitions.labels(upstream, target, state) for state in _STATES}
         self._refusals = metrics.counter(
             "tallygate_breaker_refusals_total",
             "Calls that were not sent because the circuit was open.",
@@ -107,7 +107,7 @@ class Breaker(CircuitBreakerListener):
         return wait
 
     def record(self, ok: bool, began: float, now: float) -> None:
-        """A call that was admitted at `began` failed, or has the head of its response.
+        """A call failed, or has the head of its response.
 
         It counts in the state in which it began: what an older call finds out is no longer news.
         """
@@ -127,7 +127,7 @@ class Breaker(CircuitBreakerListener):
             self._judge(now)
 
     def abandon(self, began: float) -> None:
-        """A call that was admitted at `began` tells nothing: its client left, or its own body failed."""
+        """A call tells nothing: its client left, its own body failed, or there was no connection to be had."""
         if began >= self._since and self.state == STATE_HALF_OPEN:
             self._trials -= 1
 
@@ -140,7 +140,7 @@ class Breaker(CircuitBreakerListener):
         self._trials = 0
         self._window.clear()
         self._gauge.set(_STATES[state])
-        self._changes[state].inc()
+        self._transitions[state].inc()
 
     def _judge(self, now: float) -> None:
         ended, failed, slow = self._held(now)

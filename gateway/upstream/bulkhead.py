@@ -102,7 +102,7 @@ class Bulkhead:
 
     def leave(self) -> None:
         """A request has ended: its place goes to the one that has waited longest, if any waits."""
-        if not self._waiters and not self._admitting:
+        if not self._waiters:
             self.free += 1
             return
         self._returned += 1

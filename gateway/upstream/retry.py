@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import inf
 from random import Random
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -22,7 +22,6 @@ from gateway.upstream.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
     from gateway.metrics import Metrics
-
 
 Method: TypeAlias = Literal["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"]
 
@@ -42,12 +41,12 @@ class RetryOptions(Options):
     attempts: int = Field(default=3, ge=1, le=10)
     """Attempts of one call, the first included."""
     backoff: Literal["exponential", "constant"] = "exponential"
-    """How the pause before an attempt grows: it is drawn at random from 0 to `base`, which may double each time."""
+    """Whether the longest pause doubles with each attempt or stays. A pause is drawn at random from 0 to that."""
     base: Duration = Field(default=0.05, ge=0)
     """Longest pause before the second attempt."""
     max: Duration = 1.0
     """Longest pause at all."""
-    per_try_timeout: Duration | None = Field(default=None, gt=0)
+    per_try_timeout: Annotated[Duration, Field(gt=0)] | None = None
     """How long one attempt may go without the head of a response; then it failed for `timeout`."""
     on: list[Failure] = Field(default=["connect", "lost", 502, 503, 504], min_length=1)
     """Failures after which an attempt is repeated."""
@@ -118,7 +117,8 @@ class Retry:
         """Seconds to wait before the next attempt, after the `attempt`-th (from 1) ended with `result`; None: do not.
 
         `replayable`: the body can be sent again from its first byte. `forwarded`: a byte of a response has left for the
-        client. `deadline`: of the whole call. The attempt is paid for: whoever is told to make it makes it.
+        client. `deadline`: of the whole call. What may have been received is sent again only with a method that allows
+        it (RFC 9110 §9.2.2). The attempt is paid for: whoever is told to make it makes it.
         """
         if forwarded or not replayable or attempt >= self._options.attempts:
             return None

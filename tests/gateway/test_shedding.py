@@ -66,6 +66,16 @@ def test_the_share_grows_faster_and_faster_up_to_its_bound() -> None:
     assert pauses == [pytest.approx(1.0 / (nth + 1) ** 0.5, abs=0.002) for nth in range(STEPS - 1)]
 
 
+def test_growth_begins_slowly_each_time() -> None:
+    made = shedding()
+    now = last(made, BETWEEN, 0.0, last(made, LATE, 4.0))
+    share = made.share
+    now = last(made, LATE, 1.0, now)
+    assert made.share == pytest.approx(share + 0.09)
+    last(made, LATE, 0.9, now)
+    assert made.share == pytest.approx(share + 0.09)
+
+
 def test_what_lies_between_changes_nothing() -> None:
     made = shedding()
     now = last(made, LATE, 2.5)

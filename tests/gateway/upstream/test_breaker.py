@@ -175,7 +175,7 @@ def test_changes_and_refusals_are_counted_and_each_change_is_logged_once(caplog:
         "upstream agents, target all: the circuit is closed: all trials succeeded",
     ]
     assert made._refusals.value == 2
-    assert {state: counter.value for state, counter in made._changes.items()} == {
+    assert {state: counter.value for state, counter in made._transitions.items()} == {
         "closed": 1,
         "half-open": 1,
         "open": 1,

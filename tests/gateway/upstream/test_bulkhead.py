@@ -148,11 +148,11 @@ def test_what_cannot_be(block: dict[str, Any]) -> None:
         bulkhead(**block)
 
 
-Habit = Literal["stay", "leave", "friend", "push", "both"]
+Habit = Literal["stay", "leave", "friend", "clear", "both"]
 
 
 class Visitor:
-    """A request that, in the stack in which it is told, may leave, bring another, or make another give up."""
+    """A request that, in the stack in which it is told, may leave, bring another, or make the others give up."""
 
     def __init__(self, hall: Hall, habit: Habit) -> None:
         self.hall = hall
@@ -168,13 +168,14 @@ class Visitor:
         hall = self.hall
         hall.inside.append(self)
         assert len(hall.inside) <= hall.limit
-        if self.habit in ("leave", "both"):
+        if self.habit in ("leave", "clear", "both"):
             hall.inside.remove(self)
             hall.room.leave()
         if self.habit in ("friend", "both"):
             hall.arrive("stay")
-        if self.habit == "push" and hall.queue:
-            hall.give_up(len(hall.queue) - 1)
+        if self.habit == "clear":
+            while hall.queue:
+                hall.give_up(len(hall.queue) - 1)
 
     def refused(self, _: Overloaded) -> None:
         hall = self.hall
@@ -192,7 +193,7 @@ class Hall(RuleBasedStateMachine):
         self.inside: list[Visitor] = []
         self.queue: list[Visitor] = []
 
-    @rule(habit=st.sampled_from(["stay", "stay", "leave", "friend", "push", "both"]))
+    @rule(habit=st.sampled_from(["stay", "stay", "leave", "friend", "clear", "both"]))
     def arrive(self, habit: Habit) -> None:
         visitor = Visitor(self, habit)
         if self.room.free:

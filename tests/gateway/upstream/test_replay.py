@@ -79,6 +79,7 @@ def test_a_body_as_large_as_the_limit_is_kept_and_a_larger_one_is_not() -> None:
         body.finish()
         assert drained(replayable) == (bytes(size), True)
         assert replayable.rewind() is kept
+        assert replayable.take() == ((bytes(10), True) if kept else (b"", True))
 
 
 def test_a_body_that_says_it_is_too_large_is_not_kept_at_all() -> None:

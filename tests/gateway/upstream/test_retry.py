@@ -136,6 +136,7 @@ def test_a_target_s_wish_is_added_up_to_a_bound() -> None:
         ({"retry_after": "soon"}, 0.0),
         ({"retry_after": "1.5"}, 0.0),
         ({"retry_after": "²"}, 0.0),
+        ({"retry_after": f"Sun, 06 Nov {'9' * 20} 08:49:37 GMT"}, 0.0),
         ({"retry_after": "Sun, 06 Nov 1994 08:49:37 GMT"}, inf),
         ({"retry_after": "Sun, 06 Nov 1994 08:49:37 GMT", "date": "Sun, 06 Nov 1994 08:49:07 GMT"}, 30.0),
         ({"retry_after": "Sun, 06 Nov 1994 08:49:37 GMT", "date": "Sun, 06 Nov 1994 08:50:00 GMT"}, 0.0),

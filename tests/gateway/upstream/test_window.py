@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from gateway.upstream.window import BUCKETS, Window
 
 KINDS = 3
-steps = st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(0, KINDS - 1)), max_size=60)
+pauses = st.sampled_from([0.0, 0.3, 0.5, 1.0]) | st.floats(0.0, 30.0)  # in buckets
+steps = st.lists(st.tuples(pauses, st.integers(0, KINDS - 1)), max_size=60)
 
 
 def happen(window: Window, kind: int, now: float) -> None:
@@ -23,7 +24,7 @@ def happen(window: Window, kind: int, now: float) -> None:
 def test_it_holds_the_window_and_at_most_a_bucket_more(seconds: float, start: float, steps: list) -> None:
     window, now, all_of_it = Window(seconds, KINDS), start, []
     for pause, kind in steps:
-        now += pause * seconds / 10
+        now += pause * seconds / BUCKETS
         happen(window, kind, now)
         all_of_it.append((now, kind))
         width = seconds / BUCKETS
@@ -33,6 +34,14 @@ def test_it_holds_the_window_and_at_most_a_bucket_more(seconds: float, start: fl
             assert held == sum(time // width >= now // width - BUCKETS for time in times)
             assert sum(now - time <= seconds * 0.999 for time in times) <= held
             assert held <= sum(now - time <= seconds * 1.101 for time in times)
+
+
+def test_a_steady_stream_is_held_evenly() -> None:
+    """Two events in each bucket of a second: those of this bucket and of the ten before."""
+    window = Window(10.0, KINDS)
+    for step in range(200):
+        happen(window, 0, 0.25 + step / 2)
+        assert window.held(0, 0.25 + step / 2) == min(step + 1, 20 + 1 + step % 2)
 
 
 def test_nothing_is_held_after_a_long_silence() -> None:
