@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import (
@@ -107,7 +108,7 @@ def parse_rate(value: Any) -> float:
     match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,4})?)%", value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"not a rate: {value!r} (write 50% or 0.5%)")
-    return float(match[1]) / 100
+    return float(Decimal(match[1]) / 100)  # 33.3% of 1000 are 333, not a hair less
 
 
 def parse_statuses(value: Any) -> frozenset[int]:

@@ -5,6 +5,7 @@ A problem's docstring is its title. Only problems cross a border; any other exce
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -51,6 +52,11 @@ class Problem(Exception):
     def response(self, instance: str | None = None) -> Response:
         """The problem as an answer."""
         return Response(self.status, self.fields(), self.document(instance))
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """The field that says when to try again (RFC 9110 §10.2.3): whole seconds, never less than one."""
+    return {"retry-after": str(max(1, math.ceil(seconds)))}
 
 
 class BadRequest(Problem):
@@ -135,6 +141,12 @@ class Overloaded(Problem):
     """The gateway has no room for this request at the moment."""
 
     status, slug = 503, "overloaded"
+
+
+class CircuitOpen(Problem):
+    """The upstream failed too often and is given time to recover."""
+
+    status, slug = 503, "circuit-open"
 
 
 class JournalFull(Problem):

@@ -65,7 +65,9 @@ def test_what_is_no_size(text: Any) -> None:
         parse_size(text)
 
 
-@pytest.mark.parametrize(("text", "rate"), [("0%", 0.0), ("0.5%", 0.005), ("50%", 0.5), ("125%", 1.25)])
+@pytest.mark.parametrize(
+    ("text", "rate"), [("0%", 0.0), ("0.5%", 0.005), ("50%", 0.5), ("33.3%", 0.333), ("125%", 1.25)]
+)
 def test_rates(text: str, rate: float) -> None:
     assert parse_rate(text) == rate
     assert write_rate(rate) == text
