@@ -171,7 +171,7 @@ class Breaker(CircuitBreakerListener):
             else:
                 self._machine.open()
 
-    def _held(self, now: float) -> tuple[int, int, int]:
+    def _held(self, now: float) -> tuple[float, float, float]:
         """How many calls the window holds, how many of them failed, and how many were slow."""
         held = self._window.held
         return held(_ENDED, now), held(_FAILED, now), held(_SLOW, now)

@@ -15,11 +15,12 @@ from typing import Final
 from pydantic import Field, model_validator
 
 from gateway.options import Duration, Options, Rate
-from gateway.upstream.sliding_window import SlidingWindow
 from gateway.upstream.target import Target
+from gateway.upstream.window import Window
 
 LEAST_DIFFERENCE: Final = 0.005
 """Seconds by which a latency must exceed the others', whatever the factor: below that it is noise."""
+_SUCCEEDED, _FAILED, _SECONDS = range(3)  # what a window holds: calls, and the seconds of those that succeeded
 
 
 class PassiveOptions(Options):
@@ -59,7 +60,7 @@ class Record:
 
     def __init__(self) -> None:
         self.failures = 0
-        self.window = SlidingWindow(1.0)
+        self.window = Window(1.0, kinds=3)
         self.ejections = 0
         self.reason = ""
         self.back_at = 0.0
@@ -83,7 +84,7 @@ class Outliers:
             if record is None:
                 record = target.state.record = Record()
             if record.window.seconds != self._options.window:
-                record.window = SlidingWindow(self._options.window)
+                record.window = Window(self._options.window, kinds=3)
         ejected = sorted(self._ejected(), key=lambda record: record.back_at, reverse=True)
         for record in ejected[self._most() :]:
             self._bring_back(record)
@@ -99,10 +100,15 @@ class Outliers:
         record = target.state.record
         if record is None:
             return False  # a target of the past
-        record.window.add(ok, seconds, now)
+        window = record.window
+        if now >= window.ends_at:
+            window.turn(now)
         if ok:
+            window.totals[_SUCCEEDED] += 1
+            window.totals[_SECONDS] += seconds
             record.failures = 0
             return False
+        window.totals[_FAILED] += 1
         record.failures += 1
         most = self._options.failures
         if most is not None and record.failures >= most:
@@ -122,8 +128,9 @@ class Outliers:
         return bool(over or ejected)
 
     def _failure_rate(self, record: Record, now: float) -> float:
-        totals = record.window.totals(now)
-        return totals.failed / totals.calls if totals.calls >= self._options.minimum_requests else 0.0
+        failed = record.window.held(_FAILED, now)
+        calls = failed + record.window.held(_SUCCEEDED, now)
+        return failed / calls if calls >= self._options.minimum_requests else 0.0
 
     def _slower_than(self, factor: float, now: float) -> list[Record]:
         """The records of targets that are so many times slower than the others, the slowest first."""
@@ -131,9 +138,9 @@ class Outliers:
         for target in self._targets:
             record = target.state.record
             if record is not None and not record.reason:
-                totals = record.window.totals(now)
-                if totals.calls - totals.failed >= self._options.minimum_requests:
-                    busy.append((totals.mean_seconds, record))
+                succeeded = record.window.held(_SUCCEEDED, now)
+                if succeeded >= self._options.minimum_requests:
+                    busy.append((record.window.held(_SECONDS, now) / succeeded, record))
         busy.sort(key=lambda entry: entry[0], reverse=True)
         found = []
         for place, (mean, record) in enumerate(busy):

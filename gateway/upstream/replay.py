@@ -74,6 +74,11 @@ class ReplayableBody:
         return self._body.complete
 
     @property
+    def error(self) -> Exception | None:
+        """As a Body's."""
+        return self._body.error
+
+    @property
     def trailers(self) -> list[tuple[str, str]]:
         """As a Body's."""
         return self._body.trailers

@@ -54,7 +54,7 @@ class RetryOptions(Options):
     """Methods whose requests may be sent twice. What failed to `connect` was never sent, and is repeated for any."""
     max_retry_after: Duration = 5.0
     """A pause that the target asks for with Retry-After is added up to this length; if longer, there is no retry."""
-    budget: Rate = 0.2
+    budget: Rate = Field(default=0.2, ge=0, le=1)
     """Retries and hedges of the last ten seconds, as a share of the requests in one process."""
     budget_minimum: float = Field(default=10.0, ge=0)
     """Retries a second that one process may make whatever the share."""

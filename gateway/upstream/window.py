@@ -19,14 +19,15 @@ class Window:
         window.totals[FAILED] += 1
     """
 
-    __slots__ = ("_bucket", "_marks", "_width", "ends_at", "oldest", "totals")
+    __slots__ = ("_bucket", "_marks", "_width", "ends_at", "oldest", "seconds", "totals")
 
     def __init__(self, seconds: float, kinds: int) -> None:
+        self.seconds = seconds
         self._width = seconds / BUCKETS
         self._bucket = 0
-        self._marks: deque[tuple[int, ...]] = deque(maxlen=BUCKETS + 1)
+        self._marks: deque[tuple[float, ...]] = deque(maxlen=BUCKETS + 1)
         self.ends_at = 0.0
-        self.totals = [0] * kinds
+        self.totals: list[float] = [0] * kinds
         self.clear()
 
     def turn(self, now: float) -> None:
@@ -40,8 +41,8 @@ class Window:
         """Forget everything."""
         self._mark(BUCKETS + 1)
 
-    def held(self, kind: int, now: float) -> int:
-        """How often this happened within the window."""
+    def held(self, kind: int, now: float) -> float:
+        """How often this happened, or how much there was of it, within the window."""
         if now >= self.ends_at:
             self.turn(now)
         return self.totals[kind] - self.oldest[kind]

@@ -193,7 +193,7 @@ def test_what_counts_as_a_failure() -> None:
     ("block", "message"),
     [
         ({"failure_threshold": "0%"}, "greater than 0"),
-        ({"failure_threshold": 50}, "not a share: 50"),
+        ({"failure_threshold": 50}, "not a rate: 50"),
         ({"recovery_timeout": "0s"}, "greater than 0"),
         ({"window": "0s"}, "greater than 0"),
         ({"minimum_requests": 0}, "greater than or equal to 1"),

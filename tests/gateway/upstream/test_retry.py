@@ -216,7 +216,7 @@ def test_what_is_never_hedged() -> None:
         ({"on": []}, "at least 1 item"),
         ({"on": ["refused"]}, "not a failure"),
         ({"methods": ["get"]}, "'GET'"),
-        ({"budget": "120%"}, "not a share"),
+        ({"budget": "120%"}, "less than or equal to 1"),
         ({"budget_minimum": -1}, "greater than or equal to 0"),
         ({"hedge": {}}, "after"),
         ({"hedge": {"after": "0s"}}, "greater than 0"),
