@@ -130,6 +130,8 @@ def _type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         name = " or ".join(f"`{word}`" for word in arguments)
+    elif unit := unit_of(metadata):
+        name = unit
     elif origin is dict:
         inner = _type(arguments[1])
         name = {"block": "named blocks", "anything": "block"}.get(inner, f"block of {_SEVERAL.get(inner, inner)}")
@@ -137,7 +139,7 @@ def _type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         inner = _type(arguments[0])
         name = f"list of {_SEVERAL.get(inner, inner)}"
     else:
-        name = "block" if is_options(annotation) else unit_of(metadata) or _NAMES.get(annotation, "text")
+        name = "block" if is_options(annotation) else _NAMES.get(annotation, "text")
     return name + _bounds(metadata)
 
 
@@ -163,7 +165,7 @@ def _default(field: FieldInfo) -> str:
         return "see below"
     if value is None:
         return "none"
-    if isinstance(value, float | int) and (unit := unit_of(field.metadata)):
+    if unit := unit_of(field.metadata):
         return f"`{write_amount(value, unit)}`"
     return f"`{json.dumps(value, default=str)}`" if not isinstance(value, str) else f"`{value}`" if value else "empty"
 

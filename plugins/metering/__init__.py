@@ -7,15 +7,14 @@ takes its place.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from gateway.exchange import Exchange, Note, Response
 from gateway.metering.event import VERSION, Outcome, UsageEvent
-from gateway.options import Options, Size
+from gateway.options import Options, Size, Statuses, parse_statuses
 from gateway.plugin import Plugin, PluginConfig
 from gateway.services import Services
 from plugins.metering.reading import JsonReading, whole_number
@@ -23,7 +22,6 @@ from plugins.metering.reading import JsonReading, whole_number
 MeterName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 MOST_METERS: Final = 24
 """On one route: with names of any length the event fits into a record of the journal."""
-_STATUS_RANGE: Final = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
 
 class HeaderMeter(Options):
@@ -52,21 +50,6 @@ class JsonMeter(Options):
     """Booked if the number is missing or the process dies before it is known."""
 
 
-def _statuses(value: Any) -> frozenset[int]:
-    if isinstance(value, frozenset):
-        return value
-    found: set[int] = set()
-    for item in value if isinstance(value, list) else [value]:
-        match = _STATUS_RANGE.fullmatch(str(item))
-        if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise ValueError(f"not a status or range of statuses: {item!r} (write 200 or 200-399)")
-        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return frozenset(found)
-
-
-Statuses: TypeAlias = Annotated[frozenset[int], BeforeValidator(_statuses)]
-
-
 class Config(PluginConfig):
     """What is counted, and for which answers."""
 
@@ -74,7 +57,7 @@ class Config(PluginConfig):
         min_length=1, max_length=MOST_METERS
     )
     """`requests` counts 1, `bytes_in` and `bytes_out` the payload; others come from the answer."""
-    on_status: Statuses = _statuses("200-399")
+    on_status: Statuses = parse_statuses("200-399")
     """Answers with these statuses are booked: a status, a range such as `200-399`, or a list of both."""
     max_json: Size = 2**20
     """The largest JSON answer that is read for a meter; beyond it the estimate is booked."""
