@@ -28,6 +28,7 @@ from gateway.plugin_loader import PluginSpec
 from gateway.route import Route, Unmatched
 from gateway.router import Router
 from gateway.services import Services
+from gateway.spans import ExportOptions, SpanSink
 from gateway.stores.address import redis_url
 from gateway.stores.redis import Redis
 from gateway.traffic import Traffic
@@ -37,6 +38,8 @@ from gateway.vitals import watch
 
 _FLUSH_SECONDS: Final = 2.0
 """What sending the last usage may take, though requests used up the time to drain."""
+_SPANS_SECONDS: Final = 1.0
+"""What sending the last spans may take."""
 _COLLECT: Final = (50_000, 20, 100)
 """Allocations between garbage collections, in three generations: requests leave no cycles behind."""
 
@@ -65,7 +68,9 @@ class Edge:
             journal=usage.journal,
             access_log=access_log,
             forward=self._forward,
+            spans=self._span_sink,
         )
+        self._spans: list[SpanSink] = []
         self._plugins: list[AnyPlugin] = []
         self._listeners: list[Listener] = []
 
@@ -83,6 +88,8 @@ class Edge:
             await plugin.start()
         for upstream in self._upstreams.values():
             upstream.start()
+        for sink in self._spans:
+            sink.start(self._background)
         for options, sock in zip(self._config.listeners, sockets, strict=True):
             listener = Listener(
                 options, delivery.begin, forwarding=self._forwarding, clock=self._clock, metrics=self._metrics
@@ -95,6 +102,7 @@ class Edge:
         await gather(*[listener.drain(deadline_seconds) for listener in self._listeners])
         for plugin in reversed(self._plugins):
             await plugin.stop()
+        await gather(*[sink.stop(_SPANS_SECONDS) for sink in self._spans])
         for upstream in self._upstreams.values():
             upstream.close()
         await self._background.stop()
@@ -106,6 +114,14 @@ class Edge:
 
     async def _forward(self, request: Request, upstream: str) -> Response:
         return await response_of(lambda caller: self._upstreams[upstream].call(request, caller))
+
+    def _span_sink(self, options: ExportOptions) -> SpanSink:
+        for sink in self._spans:
+            if sink.options == options:
+                return sink
+        sink = SpanSink(options, forward=self._forward, metrics=self._metrics)
+        self._spans.append(sink)
+        return sink
 
 
 async def serve(

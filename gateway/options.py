@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS: Final = {
@@ -238,3 +238,18 @@ Statuses = Annotated[
     ),
 ]
 """HTTP statuses, written `200`, `200-399` or as a list of both."""
+
+_NAMES_UPSTREAM: Final = object()
+
+UpstreamName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$"), _NAMES_UPSTREAM]
+"""The name of an upstream. In the options of a plugin it must be one that exists."""
+
+
+def named_upstreams(options: Options) -> Iterator[tuple[str, ...]]:
+    """The keys that lead to each option that names an upstream, in a block and the blocks inside it."""
+    for key, name in fields_by_key(type(options)).items():
+        value = getattr(options, name)
+        if isinstance(value, Options):
+            yield from ((key, *inner) for inner in named_upstreams(value))
+        elif _NAMES_UPSTREAM in type(options).model_fields[name].metadata:
+            yield (key,)

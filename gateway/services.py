@@ -12,11 +12,14 @@ from gateway.exchange import Request, Response
 from gateway.log import LineSink
 from gateway.metering.journal import Journal
 from gateway.metrics import Metrics
+from gateway.spans import ExportOptions, SpanSink
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`forward(request, upstream)` makes an upstream call outside the chain; `access_log` takes one dict per line."""
+    """`forward(request, upstream)` makes an upstream call outside the chain; `access_log` takes one dict per line;
+    `spans(options)` is the way of this process's spans to that collector, the same one for all that ask alike.
+    """
 
     clock: Clock
     metrics: Metrics
@@ -25,3 +28,4 @@ class Services:
     journal: Journal
     access_log: LineSink
     forward: Callable[[Request, str], Awaitable[Response]]
+    spans: Callable[[ExportOptions], SpanSink]

@@ -40,6 +40,16 @@ class Lines:
         self.lines.append(msgspec.to_builtins(line))
 
 
+class Spans:
+    """A way to a collector that keeps its spans."""
+
+    def __init__(self) -> None:
+        self.spans: list[dict[str, Any]] = []
+
+    def write(self, span: bytes) -> None:
+        self.spans.append(msgspec.json.decode(span))
+
+
 @dataclass
 class Played:
     """What came of an exchange."""
@@ -58,6 +68,7 @@ class Stage:
         self.metrics = Metrics(None)
         self.clock = Clock()
         self.access_log = Lines()
+        self.spans = Spans()
         self._redis = Redis(NOWHERE)
         options = JournalOptions(directory=str(directory), segment=64 * 1024, **journal)
         self.usage = Usage(UsageOptions(journal=options), redis=self._redis, clock=self.clock, metrics=self.metrics)
@@ -71,6 +82,7 @@ class Stage:
             journal=self.usage.journal,
             access_log=self.access_log,  # type: ignore[arg-type]
             forward=_no_upstream,
+            spans=lambda _options: self.spans,  # type: ignore[arg-type, return-value]
         )
 
     def make(self, kind: type[AnyPlugin], **options: Any) -> AnyPlugin:
