@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from httptools import HttpParserError, HttpRequestParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from gateway.body import Body
 from gateway.headers import valid_field
 
 MAX_OVERHEAD: Final = 64 * 1024
 """Bytes that chunk extensions and trailer fields may take, beside what the chunks themselves need."""
+
+_PIECE: Final = 16 * 1024
+"""Decoded at a time. llhttp does not tell where the body ended, so up to this much behind the end counts as coding."""
 
 
 class BadChunks(Exception):
@@ -37,16 +40,29 @@ class ChunkedDecoder:
         self._began = True
 
     def feed(self, data: bytes) -> None:
-        """Encoded bytes arrived. Raises BadChunks."""
+        """Encoded bytes arrived. Raises BadChunks, and does so ever after."""
+        if len(data) <= _PIECE:
+            self._feed(data)
+            return
+        for place in range(0, len(data), _PIECE):
+            if self._body.complete:
+                self.surplus = True
+                return
+            self._feed(data[place : place + _PIECE])
+
+    def _feed(self, data: bytes) -> None:
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
-        except HttpParserError as error:
+        except (HttpParserError, HttpParserUpgrade) as error:
             if not self._body.complete:
+                self._valid = False
                 raise BadChunks from error
             self.surplus = True
-        if not self._body.complete and (not self._valid or self._wasteful()):
-            raise BadChunks
+        if not self._body.complete:
+            self._valid = self._valid and not self._wasteful()
+            if not self._valid:
+                raise BadChunks
 
     def _wasteful(self) -> bool:
         """Whether far more bytes went into the coding than chunks of a byte each would need."""

@@ -34,6 +34,9 @@ def refuse_head(head: bytes, max_head: int, checked: int = 0) -> Problem | None:
     `checked` bytes at the beginning were examined before and are not looked at again, so that a head which arrives
     byte by byte costs time in proportion to its length.
     """
+    end = head.find(b"\r\n\r\n", max(0, checked - 3))
+    if end >= 0:
+        head = head[: end + 4]  # what follows is not the head's fault
     end_of_line = head.find(b"\r\n")
     if (end_of_line if end_of_line >= 0 else len(head)) > max_head:
         return TargetTooLong(f"The request line is longer than {max_head} bytes.")
@@ -47,7 +50,7 @@ def refuse_head(head: bytes, max_head: int, checked: int = 0) -> Problem | None:
         return BadRequest("The request does not begin with a method.")
     if len(head) > max_head:
         return HeadTooLarge(f"The request's head is larger than {max_head} bytes.")
-    if b"\r\n\r\n" in head:
+    if end >= 0:
         return BadRequest("A header field is not valid.")
     return None
 

@@ -106,11 +106,13 @@ class RequestReader:
 
     def _wait(self, data: bytes) -> Request | None:
         """This is no whole head: keep it until more arrives. Raises a Problem if nothing that follows could mend it."""
-        if data[:2] == b"\r\n" != data[2:4]:  # one empty line before a request is passed over (RFC 9112 §2.2)
+        if data[:2] == b"\r\n" and data[2:3] not in (b"", b"\r"):
+            # One empty line before a request is passed over (RFC 9112 §2.2), once it is known to be one.
             self._buffer = b""
+            self._checked = 0
             return self.feed(data[2:])
         problem = refuse_head(data, self._max_head, self._checked)
-        if problem is not None and data != b"\r":  # which may become an empty line
+        if problem is not None and data not in (b"\r", b"\r\n"):
             raise problem
         self._buffer = data
         self._checked = len(data)

@@ -13,8 +13,7 @@ from gateway.http1.response_head import NOTABLE, STATUS_LINE, Malformed, Respons
 
 MAX_INTERIM: Final = 16
 """Interim responses (1xx) that one request may bring."""
-_NO_HEAD: Final = b"\n"
-"""What no head begins with."""
+_NO_HEAD: Final = b""
 _NOTHING_READ: Final = ResponseMeaning(0, None, Fields([]), 0, keep_alive=False, http10=False)
 _lines: Final = LineReader(NOTABLE, HOP_BY_HOP)
 
@@ -79,7 +78,7 @@ class ResponseReader:
             return None
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
-        if data.startswith(self._head):
+        if self._head and data.startswith(self._head):
             end = len(self._head)
         else:
             end = self._read_head(data)

@@ -8,10 +8,14 @@ from __future__ import annotations
 from asyncio import CancelledError, Future, get_running_loop, timeout_at
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from gateway.problem import Overloaded
 from gateway.upstream.connection import Connection
 from gateway.upstream.target import Target
+
+Place: TypeAlias = Future[Connection | None]
+"""What a call waits for: a connection that is handed to it, or None for the room to open one."""
 
 
 class Pool:
@@ -35,7 +39,7 @@ class Pool:
         self._wait_timeout = wait_timeout
         self._keepalive_timeout = keepalive_timeout
         self._idle: defaultdict[Target, list[Connection]] = defaultdict(list)
-        self._waiters: deque[Future[None]] = deque()
+        self._waiters: deque[tuple[Target, Place]] = deque()
         self._promised = 0  # places given to calls that waited and have not yet come to take them
         self._closed = False
         self.connections: set[Connection] = set()
@@ -70,12 +74,12 @@ class Pool:
         Raises Overloaded if the queue is full or takes too long, and OSError or TimeoutError from the opening.
         """
         give_up_at = get_running_loop().time() + self._wait_timeout
-        waited = False
-        while (self._waiters and not waited) or not self._has_room():
-            await self._wait(give_up_at)
-            waited = True
-            connection = self.take(target)
-            if connection is not None:
+        while self._waiters or not self._has_room():
+            connection = await self._wait(target, give_up_at)
+            if connection is None:
+                self._promised -= 1
+                break
+            if connection.usable:  # else it was lost on its way to us
                 return connection
         self._opening += 1
         try:
@@ -133,32 +137,43 @@ class Pool:
         oldest.abort()
         return True
 
-    async def _wait(self, give_up_at: float) -> None:
+    async def _wait(self, target: Target, give_up_at: float) -> Connection | None:
+        """In its turn, an idle connection to this target; or None: there is room, promised to whoever waited."""
         if len(self._waiters) >= self._max_waiting:
             raise Overloaded("All connections to the upstream are busy.", headers={"retry-after": "1"})
-        place: Future[None] = get_running_loop().create_future()
-        self._waiters.append(place)
+        place: Place = get_running_loop().create_future()
+        self._waiters.append((target, place))
         try:
             async with timeout_at(give_up_at):
-                await place
+                return await place
         except (TimeoutError, CancelledError) as over:
-            if place.done() and not place.cancelled():  # it was given in the moment in which nobody waited any more
-                self._promised -= 1
-                self._wake()
+            if place.done() and not place.cancelled():
+                self._take_back(place.result())
+            elif (target, place) in self._waiters:
+                self._waiters.remove((target, place))
             if isinstance(over, TimeoutError):
                 late = "No connection to the upstream became free in time."
                 raise Overloaded(late, headers={"retry-after": "1"}) from None
             raise
-        finally:
-            if place in self._waiters:
-                self._waiters.remove(place)
-        self._promised -= 1
+
+    def _take_back(self, given: Connection | None) -> None:
+        """It was given in the moment in which nobody waited any more."""
+        if given is None:
+            self._promised -= 1
+            self._wake()
+        elif given.usable:
+            self.release(given)
 
     def _wake(self) -> None:
-        """Give a free place to the call that has waited longest."""
-        while self._waiters and (self.idle or len(self.connections) + self._opening + self._promised < self._limit):
-            place = self._waiters.popleft()
+        """Give what is free to the calls that have waited longest; while one waits, nothing is left over."""
+        while self._waiters:
+            target, place = self._waiters[0]
+            connection = None
             if not place.done():
-                self._promised += 1
-                place.set_result(None)
-                return
+                connection = self.take(target)
+                if connection is None:
+                    if not self._has_room():
+                        return
+                    self._promised += 1
+                place.set_result(connection)
+            self._waiters.popleft()

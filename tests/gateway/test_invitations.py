@@ -7,9 +7,8 @@ import asyncio
 import pytest
 
 from gateway.exchange import Exchange, Response
-from gateway.plugin import Plugin, PluginConfig
 from tests.fixtures.conversation import Line, Scripted, calling, eventually, serving, silence
-from tests.fixtures.wire import OK, Target
+from tests.fixtures.wire import OK, Alone, Target
 
 ASK = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -18,11 +17,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NO = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
 
 
-class Reading(Plugin[PluginConfig]):
+class Reading(Alone):
     """Reads the body before the upstream is called."""
-
-    def __init__(self) -> None:
-        pass
 
     async def on_request(self, exchange: Exchange) -> Response | None:
         await exchange.request.body.read(2**20)

@@ -9,9 +9,8 @@ import pytest
 
 from gateway.body import HIGH_WATER
 from gateway.exchange import Exchange, Response
-from gateway.plugin import Plugin, PluginConfig
 from tests.fixtures.conversation import Line, Scripted, calling, eventually, serving, silence
-from tests.fixtures.wire import OK, Target
+from tests.fixtures.wire import OK, Alone, Target
 
 ASK = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -20,7 +19,7 @@ EXPECT = POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
 NO = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
 
 
-class Reading(Plugin[PluginConfig]):
+class Reading(Alone):
     """Reads the body before the upstream is called, after a while."""
 
     def __init__(self, after: float = 0.0, limit: int = 2**20) -> None:

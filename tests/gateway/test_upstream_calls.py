@@ -8,19 +8,16 @@ import socket
 import pytest
 
 from gateway.exchange import Exchange
-from gateway.plugin import Plugin, PluginConfig
 from tests.fixtures.conversation import Line, Scripted, calling, eventually, respond, serving, silence
-from tests.fixtures.wire import OK, Target
+from tests.fixtures.wire import OK, Alone, Target
 
 ASK = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
 NEW = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew"
 
 
-class Reading(Plugin[PluginConfig]):
+class Reading(Alone):
     """Reads the body before the upstream is called."""
-
-    def __init__(self) -> None: ...
 
     async def on_request(self, exchange: Exchange) -> None:
         await exchange.request.body.read(100)

@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 from gateway.exchange import Exchange
-from gateway.plugin import Plugin, PluginConfig
 from tests.fixtures.conversation import Caller, Line, Scripted, calling, eventually, respond, serving, silence
-from tests.fixtures.wire import OK, Edge, Target
+from tests.fixtures.wire import OK, Alone, Edge, Target
 
 ASK = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 ONE: dict[str, Any] = {"max_connections": 1}
 
 
-class Watching(Plugin[PluginConfig]):
+class Watching(Alone):
     """Keeps what passes and what it was told at the end."""
 
     def __init__(self) -> None:
@@ -36,20 +35,16 @@ class Watching(Plugin[PluginConfig]):
         self.outcomes.append(exchange.outcome)
 
 
-class Stalling(Plugin[PluginConfig]):
+class Stalling(Alone):
     """Holds the process up for a moment whenever an exchange that asks for it is over, as a busy machine may."""
-
-    def __init__(self) -> None: ...
 
     def on_finish(self, exchange: Exchange) -> None:
         if exchange.request.path == "/stall":
             time.sleep(0.5)
 
 
-class Waiting(Plugin[PluginConfig]):
+class Waiting(Alone):
     """Lets every exchange wait for nothing."""
-
-    def __init__(self) -> None: ...
 
     async def on_request(self, exchange: Exchange) -> None:
         await asyncio.sleep(0)

@@ -6,6 +6,7 @@ Unlike `System` it leaves each of them to the test: to be stopped, continued, en
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -217,11 +218,22 @@ class Node:
 
     async def has_settled(self) -> bool:
         """Whether all that is closed is accounted for and deleted: what is left is what is open, without a record."""
-        open_and_empty = all(SegmentReader(path).first() is None for path in self.segments())
-        return open_and_empty and await self.metric("tallygate_stream_lag") == 0
+        try:
+            empty = all(SegmentReader(path).first() is None for path in self.segments())
+        except FileNotFoundError:  # deleted just now
+            return False
+        return empty and await self.metric("tallygate_stream_lag") == 0
 
     def segments(self) -> list[Path]:
         return sorted(self.journal.glob("*/*.segment"))
+
+    def journal_bytes(self) -> int:
+        """What the segments take."""
+        size = 0
+        for path in self.segments():
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size
+        return size
 
     def left_in_journal(self) -> list[str]:
         """What is in the journal directory beside the node's name and the lock of its budget."""
