@@ -48,8 +48,16 @@ class Edge:
     """One process's share of the gateway: listeners, routes, upstreams, and the usage it writes down."""
 
     def __init__(
-        self, config: GatewayConfig, usage: Usage, access_log: LineSink, *, metrics: Metrics, clock: Clock
+        self,
+        config: GatewayConfig,
+        usage: Usage,
+        access_log: LineSink,
+        *,
+        redis: Redis,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
+        """`redis` is one whose deadline suits requests that wait for it."""
         self._config = config
         self._background = Background()
         self._usage = usage
@@ -66,6 +74,7 @@ class Edge:
             background=self._background,
             consumers=Consumers(config.consumers),
             journal=usage.journal,
+            redis=redis,
             access_log=access_log,
             forward=self._forward,
             spans=self._span_sink,
@@ -130,10 +139,12 @@ async def serve(
     access_log: LineSink,
     sockets: Iterable[socket],
     pipe: ControlPipe,
+    *,
+    redis: Redis,
     metrics: Metrics,
 ) -> None:
     """Serve until the supervisor says drain, or is gone; then finish what is in flight and hand over the journal."""
-    edge = Edge(config, usage, access_log, metrics=metrics, clock=Clock())
+    edge = Edge(config, usage, access_log, redis=redis, metrics=metrics, clock=Clock())
     vitals = Background()
     watch(vitals, metrics)
     await usage.start()
@@ -159,15 +170,17 @@ async def run(
     dropped = metrics.counter("tallygate_access_log_dropped_total", "Access log lines that nobody took.")
     pipe = await ControlPipe.of(control)
     redis = Redis(redis_url(config.stores))
+    redis_of_requests = Redis(redis_url(config.stores), deadline=config.stores.deadline)
     access_log = LineSink(log_to, dropped=dropped.inc)
     try:
         usage = Usage(config.usage, redis=redis, clock=Clock(), metrics=metrics)
-        await serve(config, usage, access_log, sockets, pipe, metrics)
+        await serve(config, usage, access_log, sockets, pipe, redis=redis_of_requests, metrics=metrics)
     except JournalUnusable as error:
         pipe.say(Failed(str(error)))
         return 1
     finally:
         access_log.close()
+        await redis_of_requests.close()
         await redis.close()
         await pipe.close()
     return 0

@@ -33,7 +33,14 @@ async def test_spans_of_all_routes_go_one_way_and_the_last_ones_when_it_stops(he
     servers = [await asyncio.start_server(target.serve, "127.0.0.1", 0) for target in (books, collector)]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     config = loaded(CONFIG.format(books=ports[0], collector=ports[1]))
-    edge = Edge(config, stage.usage, stage.access_log, metrics=stage.metrics, clock=stage.clock)
+    edge = Edge(
+        config,
+        stage.usage,
+        stage.access_log,
+        redis=stage.services.redis,
+        metrics=stage.metrics,
+        clock=stage.clock,
+    )
     listening = socket.create_server(("127.0.0.1", 0))
     await edge.start([listening])
     gateway = SimpleNamespace(port=listening.getsockname()[1])
