@@ -67,8 +67,9 @@ class ClientConnection(Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.gone = True
         self._transport = None
-        self._listener.forget(self)
-        if self._exchange is not None:
+        if self._exchange is None:
+            self._listener.forget(self)
+        else:
             self._exchange.request.body.fail(ClientGone())
             if self._serving is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
                 self._serving.cancel()
@@ -124,8 +125,7 @@ class ClientConnection(Protocol):
         """Break off in a way the client must notice: with a reset, so that no half response looks whole."""
         self.keep_alive = False
         if self._transport is not None:
-            connection = self._transport.get_extra_info("socket")
-            connection.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+            self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
             self._transport.abort()
 
     def done(self) -> None:
@@ -135,6 +135,8 @@ class ClientConnection(Protocol):
             self.keep_alive = False
             self._exchange.request.body.fail(BodyUnwanted())
         self._serving = self._exchange = None
+        if transport is None:
+            self._listener.forget(self)
         if transport is None or transport.is_closing():
             return
         if not self.keep_alive or not reader.reusable or self._listener.draining:
@@ -210,11 +212,9 @@ class ClientConnection(Protocol):
             self._begin(request)
 
     def _inform(self, status: int, fields: list[tuple[str, str]]) -> None:
-        if self.gone:
+        if self.gone or (status == 100 and self._invited):
             return
         if status == 100:
-            if self._invited:
-                return
             self._invited = True
             self._mark_body()
         self.write(interim_head(status, fields))

@@ -115,7 +115,7 @@ class Listener:
         return True
 
     def forget(self, connection: ClientConnection) -> None:
-        """A connection is gone."""
+        """A connection is gone, and what it asked for is over."""
         if connection not in self._connections:
             return
         self._connections.remove(connection)

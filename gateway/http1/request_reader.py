@@ -23,6 +23,7 @@ from gateway.problem import BadRequest, NotImplementedHere
 
 _lines: Final = LineReader(NOTABLE, HOP_BY_HOP)
 _NOTHING_READ: Final = RequestMeaning(Fields([]), "")
+_NOTHING: Final = (b"", b"\r", b"\r\n")
 _NO_BLOCK: Final = b"\n"
 """What no fields begin with."""
 
@@ -69,8 +70,8 @@ class RequestReader:
 
     @property
     def pending(self) -> int:
-        """Bytes that arrived and belong to no request yet."""
-        return len(self._buffer)
+        """Bytes that arrived and belong to no request yet; an empty line may come before one and counts for nothing."""
+        return 0 if self._buffer in _NOTHING else len(self._buffer)
 
     def feed(self, data: bytes) -> Request | None:
         """Bytes arrived; a request, if they completed its head. Raises a Problem if the head is not valid.
@@ -112,7 +113,7 @@ class RequestReader:
             self._checked = 0
             return self.feed(data[2:])
         problem = refuse_head(data, self._max_head, self._checked)
-        if problem is not None and data not in (b"\r", b"\r\n"):
+        if problem is not None and data not in _NOTHING:
             raise problem
         self._buffer = data
         self._checked = len(data)

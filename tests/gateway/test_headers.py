@@ -251,6 +251,14 @@ def mutate(headers: Headers, how: str, name: str) -> None:
             headers.once(put_one)
 
 
+def after_all(pairs: list[Pair], mutations: list[tuple[str, str]]) -> list[Pair]:
+    """What these leave of fields that nobody shares."""
+    alone = Headers(pairs)
+    for how, name in mutations:
+        mutate(alone, how, name)
+    return list(alone.items())
+
+
 MUTATIONS = st.lists(
     st.tuples(st.sampled_from(["add", "assign", "delete", "take", "lines", "update", "once"]), NAMES | st.just("host")),
     max_size=4,
@@ -276,6 +284,9 @@ def test_what_is_done_to_one_request_is_never_seen_in_the_next(
     for how, name in after:
         mutate(first.headers, how, name)
     check(second.headers, expected)
+    for how, name in before:
+        mutate(second.headers, how, name)
+    check(second.headers, after_all(expected, before))
     third = reader.resume() if pipelined else reading(reader, block)
     assert third is not None
     check(third.headers, expected)

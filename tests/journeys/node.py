@@ -22,6 +22,7 @@ import psutil
 import yaml
 
 from gateway.metering.segment import SegmentReader
+from plugins.metering import MOST_METERS
 from tests.fixtures.postgres import fetch
 from tests.journeys.line import Answer, Line, ask
 from tests.journeys.system import KEY_SHA256, ROOT, START_SECONDS, free_port
@@ -60,7 +61,8 @@ def configuration(directory: Path, redis: str, postgres: str, upstream: int) -> 
     plain = [{"key_auth": None}, {"metering": {"meters": ["requests", "bytes_out"]}}]
     told = [{"key_auth": None}, {"metering": {"meters": ["requests", tokens]}}]
     units = [
-        {"name": f"{'unit' * 14}_{number}", "from": "response_header", "header": "x-units"} for number in range(40)
+        {"name": f"{'unit' * 14}_{number}", "from": "response_header", "header": "x-units"}
+        for number in range(MOST_METERS)
     ]
     bulky = [{"key_auth": None}, {"metering": {"meters": units}}]
     return {

@@ -55,7 +55,8 @@ def damage(segments: list[Path]) -> list[Placed]:
     os.truncate(inside, found[inside][-1].end - 5)
     change(last_bytes, found[last_bytes][-1].end - 9)
     change(early, found[early][4].end + 2)  # in the length of the sixth record
-    with behind.open("ab") as file:
+    with behind.open("r+b") as file:
+        file.seek(found[behind][-1].end)
         file.write(os.urandom(300))
     return [*found[inside][:-1], *found[last_bytes][:-1], *found[early][:5], *found[behind]]
 

@@ -99,12 +99,6 @@ async def test_what_outlasts_the_drain_is_cut_and_accounted_for(node: Node, upst
     assert node.left_in_journal() == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a connection is forgotten by its listener when its client leaves, though its exchange goes on: the end of "
-    "the process cuts it, and books the estimate where the answer would have told the usage",
-)
 async def test_a_call_that_is_finished_for_a_client_that_left_is_waited_for(node: Node, upstream: Upstream):
     await node.start()
     line = await node.line()
