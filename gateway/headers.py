@@ -149,11 +149,13 @@ class Headers:
         return [_value(present, line) for present, line in self._fields.lines if present == name]
 
     def pick(self, names: frozenset[str]) -> Sequence[Field]:
-        """All fields that have one of these names (in lower case), in order."""
+        """All fields that have one of these names (in lower case), in order. That there are none is remembered."""
         fields, key = self._fields, (_PICKED, names)
-        found: Sequence[Field] | None = fields.made.get(key)
-        if found is None:
-            found = fields.made[key] = [(name, _value(name, line)) for name, line in fields.lines if name in names]
+        if key in fields.made:
+            return ()
+        found = [(name, _value(name, line)) for name, line in fields.lines if name in names]
+        if not found:
+            fields.made[key] = None
         return found
 
     def take(self, name: str) -> Sequence[str]:

@@ -57,11 +57,24 @@ async def test_sent_at_once_to_several_processes(keyed: Node, upstream: Upstream
     (await upstream.call()).answer()
     answers = [await line.answer() for line in lines]
     (first,) = [answer for answer in answers if not is_again(answer)]
-    (await send(keyed, "k2")).leave()  # another key: a call of its own, finished though its client has left
-    (await upstream.call()).answer()
     rows = await keyed.booked([first.id])
     assert [row.id for row in rows.values() if row.route == "orders"] == [first.id]
     assert upstream.held.empty()
+
+
+async def test_a_client_that_leaves_and_comes_back(keyed: Node, upstream: Upstream):
+    """Its call goes on, and it pays when it fetches the answer."""
+    await keyed.start()
+    line = await send(keyed, "k1")
+    call = await upstream.call()
+    line.leave(reset=True)
+    assert await call.lives(0.3)
+    call.answer()
+    answers = [await (await send(keyed, "k1")).answer() for _ in range(3)]
+    assert all(map(is_again, answers))
+    assert upstream.held.empty()
+    rows = await keyed.booked([answers[0].id])
+    assert [row.id for row in rows.values() if row.route == "orders"] == [answers[0].id]
 
 
 async def test_processes_that_die_free_their_keys(keyed: Node, upstream: Upstream):

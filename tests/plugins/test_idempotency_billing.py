@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from plugins.key_auth import KeyAuth
 from plugins.metering import Metering
 from tests.fixtures.conversation import Line, Scripted, calling, eventually, serving
 from tests.fixtures.keyed import fate, made, post, stage
-from tests.fixtures.valkey import valkey, valkey_process
+from tests.fixtures.valkey import ValkeyServer, valkey, valkey_process
 from tests.play import KEY, Stage
 
 __all__ = ["stage", "valkey", "valkey_process"]
@@ -48,6 +49,16 @@ async def test_an_answer_that_is_given_again_is_not_billed_again(
     assert booked(stage) == [{"requests": 1, "bytes_out": 11, "tokens": 7}] * events
     assert stage.usage.journal._promised == 0
     assert stage.usage.journal._open == {}
+
+
+async def test_the_last_byte_waits_for_the_disk_and_for_the_store(tmp_path: Path, valkey: ValkeyServer):
+    stage = Stage(tmp_path / "journal", valkey.url, sync="disk")
+    for _ in range(2):
+        played = await stage.play(*chain(stage), request=post(x_api_key=KEY), answer=made())
+        assert played.exchange.status_sent == 201
+    assert fate(stage, "kept") == 1
+    assert len(booked(stage)) == 1
+    await stage.close()
 
 
 async def test_an_answer_whose_client_had_left_is_billed_when_it_is_fetched(stage: Stage):
