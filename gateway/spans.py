@@ -103,6 +103,7 @@ class SpanSink:
         self._troubled = False
         self._task: asyncio.Task[None] | None = None
         self._before = _BEFORE % msgspec.json.encode(options.service)
+        self._queued = metrics.gauge("tallygate_spans_waiting", "Spans that wait to be sent.")
         self._sent = metrics.counter("tallygate_spans_sent_total", "Spans that the collector took.")
         dropped = metrics.counter("tallygate_spans_dropped_total", "Spans that were not sent, by reason.", ("reason",))
         self._full = dropped.labels("queue_full")
@@ -138,8 +139,9 @@ class SpanSink:
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
-            await _either(self._enough, self.options.interval)
+            await _at_most(self.options.interval, self._enough)
             self._enough.clear()
+            self._queued.set(len(self._waiting))
             await self._send_batch()
             while len(self._waiting) >= self.options.batch:
                 await self._send_batch()
@@ -162,7 +164,7 @@ class SpanSink:
                 break
             # Full jitter: processes that failed together do not come back together.
             pause = pause or random.uniform(0.0, 2.0**attempt)  # noqa: S311 - nothing secret
-            await _either(self._stopping, min(pause, LONGEST_PAUSE))
+            await _at_most(min(pause, LONGEST_PAUSE), self._stopping)
         else:
             self._unsent.inc(count)
         self._sending = 0
@@ -205,7 +207,7 @@ class SpanSink:
         self._troubled = bool(trouble)
 
 
-async def _either(event: asyncio.Event, seconds: float) -> None:
+async def _at_most(seconds: float, event: asyncio.Event) -> None:
     """Wait for the event, but no longer than this."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from asyncio import Future, get_running_loop, sleep
-from collections.abc import Awaitable
+from asyncio import CancelledError, Future, get_running_loop, sleep
+from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 from pydantic import Field, field_validator
@@ -82,7 +82,9 @@ class Config(PluginConfig):
 
 
 class _Served:
-    """A request that holds its key. `fields` are those of the answer that is collected in `pieces`, None if none is."""
+    """A request that holds its key. `response` is the answer that is being collected in `fields` and `pieces`, if it is
+    one to keep.
+    """
 
     __slots__ = ("claim", "fields", "pieces", "response", "size")
 
@@ -142,7 +144,11 @@ class Idempotency(Plugin[Config]):
         claim = Claim(self._name(exchange, key), exchange.id)
         try:
             return await self._first_or_again(exchange, claim, await self._fingerprint(request))
+        except CancelledError:
+            self._later(self._claims.release, claim)  # it may be ours although nobody heard of it
+            raise
         except StoreUnavailable as error:
+            self._later(self._claims.release, claim)
             self._requests.labels(exchange.route, "no_store").inc()
             if self.config.without_store == "refuse":
                 raise StoreDown(headers=_LATER) from error
@@ -211,12 +217,12 @@ class Idempotency(Plugin[Config]):
                 self._release(exchange, served)
         repeated = exchange.get(REPEATED)
         if repeated is not None and exchange.outcome == "ok" and exchange.status_sent:
-            _ = self.services.background.start(_quietly(self._claims.mark_delivered(repeated)), "idempotency")
+            self._later(self._claims.mark_delivered, repeated)
 
     def _keeps(self, response: Response) -> bool:
         declared = response.headers.get("content-length") or ""
         kind = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
-        fits = not declared.isdigit() or int(declared) <= self.config.max_size
+        fits = not declared.isdecimal() or int(declared) <= self.config.max_size
         return response.status in self.config.on_status and fits and kind != "text/event-stream"
 
     def _settle(self, exchange: Exchange, served: _Served, response: Response) -> None:
@@ -225,16 +231,15 @@ class Idempotency(Plugin[Config]):
         answer = Answer(response.status, response.reason, served.fields, b"".join(served.pieces))
         stored: Future[None] = get_running_loop().create_future()
         exchange.hold(stored)
-        work = self._store(
-            exchange.route, self._claims.settle(served.claim, answer, delivered=exchange.outcome == "ok")
-        )
+        delivered = exchange.outcome == "ok"
+        work = self._store(exchange.route, served.claim, answer, delivered)
         storing = self.services.background.start(work, "idempotency")
         storing.add_done_callback(lambda _: None if stored.done() else stored.set_result(None))
 
-    async def _store(self, route: str, settling: Awaitable[bool]) -> None:
+    async def _store(self, route: str, claim: Claim, answer: Answer, delivered: bool) -> None:
         """What cannot be stored goes out all the same; once the claim has run out a retry is served anew."""
         try:
-            fate = "kept" if await settling else "late"
+            fate = "kept" if await self._claims.settle(claim, answer, delivered=delivered) else "late"
         except StoreUnavailable:
             fate = "failed"
         self._answers.labels(route, fate).inc()
@@ -245,7 +250,12 @@ class Idempotency(Plugin[Config]):
         served.response = None
         served.pieces.clear()
         self._answers.labels(exchange.route, "not_kept").inc()
-        _ = self.services.background.start(_quietly(self._claims.release(served.claim)), "idempotency")
+        self._later(self._claims.release, served.claim)
+
+    def _later(self, tell: Callable[[Claim], Awaitable[None]], claim: Claim) -> None:
+        """Tell the store, without waiting for it. What it does not hear, or nobody can tell it any more, runs out."""
+        with contextlib.suppress(RuntimeError):  # the process has stopped
+            _ = self.services.background.start(_quietly(tell, claim), "idempotency")
 
     def _forget(self, served: _Served) -> None:
         if self._held.pop(served.claim.token, None) is not None:
@@ -274,7 +284,6 @@ class Idempotency(Plugin[Config]):
         return f"idempotency:{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"
 
 
-async def _quietly(work: Awaitable[None]) -> None:
-    """What is lost if the store does not take it runs out by itself."""
+async def _quietly(tell: Callable[[Claim], Awaitable[None]], claim: Claim) -> None:
     with contextlib.suppress(StoreUnavailable):
-        await work
+        await tell(claim)

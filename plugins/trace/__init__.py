@@ -1,9 +1,4 @@
-"""Continue the caller's trace or start one, and say it to the upstream, as the W3C's Trace Context has it.
-
-The gateway's span is what stands between the caller's span and the upstream's: its id is the `parent-id` that goes
-upstream, and the second half of the request id. A trace that starts here has the request id, without its dashes, for
-its trace id. So whoever knows one of them knows the others.
-"""
+"""Continue the caller's trace or begin one, and say it to the upstream (W3C Trace Context)."""
 
 from __future__ import annotations
 
@@ -42,12 +37,18 @@ class Config(PluginConfig):
     @classmethod
     def _is_a_key(cls, value: str | None) -> str | None:
         if value is not None and not KEY.fullmatch(value):
-            raise ValueError(f"not a key: {value!r} (write lower-case letters, digits and _ - * / @, a letter first)")
+            raise ValueError(f"not a key: {value!r} (write lower-case letters, digits and _ - * / @, no sign first)")
         return value
 
 
 class Trace(Plugin[Config]):
-    """A `traceparent` that comes twice or is not valid starts a new trace, and its `tracestate` is dropped."""
+    """Continues the trace that the caller's `traceparent` names. If there is none, or it is not valid or comes twice, a
+    new trace begins, and a `tracestate` is dropped.
+
+    The upstream hears of the gateway's own span as its parent. The id of that span is the second half of the request id
+    (without its dashes), and a trace that begins here has the whole of it for its trace id: who knows one of them knows
+    the others.
+    """
 
     @classmethod
     def hooks(cls, config: Config | None = None) -> list[str]:

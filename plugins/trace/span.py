@@ -19,7 +19,7 @@ from gateway.route import UNMATCHED
 _SERVER: Final = 2
 _ERROR: Final = 2
 _LONGEST: Final = 512
-"""Characters of what a client may make as long as it likes."""
+"""Characters of anything that a client may make as long as it likes."""
 _KNOWN_METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _QUERY_VALUE: Final = re.compile(r"=[^&]*")
 
@@ -54,7 +54,7 @@ def span(exchange: Exchange, ids: Ids) -> bytes:
     }
     if ids.parent_id:
         document["parentSpanId"] = ids.parent_id
-    if ids.state:
+    if ids.state and len(ids.state) <= _LONGEST:
         document["traceState"] = ids.state
     if _error_type(exchange):
         document["status"] = {"code": _ERROR}
@@ -69,11 +69,11 @@ def _attributes(exchange: Exchange, *, known: bool) -> list[dict[str, Any]]:
     address, port = _authority(request.host)
     found = {
         "http.request.method": request.method if known else "_OTHER",
-        "http.request.method_original": "" if known else request.method,
+        "http.request.method_original": "" if known else request.method[:_LONGEST],
         "url.scheme": request.scheme,
         "url.path": path[:_LONGEST],
         "url.query": _QUERY_VALUE.sub("=REDACTED", query)[:_LONGEST],
-        "server.address": address,
+        "server.address": address[:_LONGEST],
         "client.address": request.client,
         "network.peer.address": request.peer,
         "network.protocol.version": "1.0" if request.http10 else "1.1",

@@ -96,6 +96,20 @@ async def test_a_store_that_hangs_costs_its_deadline(stage: Stage, valkey: Valke
     assert result(stage, "no_store") == 30
 
 
+async def test_a_claim_that_nobody_heard_of_is_given_back(stage: Stage, other: Stage, valkey: ValkeyServer):
+    """The store takes it after the gateway has given up."""
+    plugin = stage.make(Idempotency, lock="1h", wait="1s")
+    valkey.pause()
+    assert slug(await play(stage, plugin)) == "store-down"
+    left = asyncio.create_task(play(stage, plugin, post(key="k2")))
+    await asyncio.sleep(0.05)
+    left.cancel()
+    valkey.resume()
+    await asyncio.wait([left])
+    for key in ("k1", "k2"):
+        assert (await play(other, other.make(Idempotency, wait="1s"), post(key=key))).response.status == 201
+
+
 async def test_a_store_that_goes_away_meanwhile_takes_no_answer_along(stage: Stage, valkey: ValkeyServer):
     slow, plugin = stage.make(Slow), stage.make(Idempotency)
     first = asyncio.create_task(play(stage, plugin, None, slow))
