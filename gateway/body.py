@@ -12,7 +12,6 @@ from collections import deque
 from typing import Final, Protocol
 
 HIGH_WATER: Final = 256 * 1024
-LOW_WATER: Final = 64 * 1024
 
 
 class Source(Protocol):

@@ -179,6 +179,7 @@ class ClientConnection(Protocol):
         request.peer = request.client = self.peer
         if listener.forwarding.trusts_some:
             request.client = listener.forwarding.client_of(self.peer, request.headers)
+            request.scheme = listener.forwarding.scheme_of(self.peer, request.headers) or request.scheme
         self.keep_alive = request.keep_alive
         if not request.http10:
             request.inform = self._inform

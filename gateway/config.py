@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Container, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, WithJsonSchema
+from pydantic import Field, PrivateAttr, ValidationError
 
 from gateway.admin import AdminOptions
 from gateway.config_names import check_names, check_upstream
@@ -22,6 +21,7 @@ from gateway.config_wording import Finding, did_you_mean, findings
 from gateway.consumers import ConsumerOptions
 from gateway.listener import ListenerOptions
 from gateway.metering.usage import UsageOptions
+from gateway.networks import Network
 from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams
 from gateway.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.route import RouteOptions
@@ -36,18 +36,6 @@ else:  # by name, as plugins are: the edge reads the whole file but must not dep
     BillingOptions = importlib.import_module("gateway.billing.options").BillingOptions
 
 O = TypeVar("O", bound=Options)  # noqa: E741  # the usual letter for options here
-
-
-def _network(value: Any) -> Any:
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    try:
-        return ip_network(value if isinstance(value, str) else "")  # it would take a number for an address as well
-    except ValueError:
-        raise ValueError(f"not an address or network: {value!r} (write 10.0.0.0/8, 192.0.2.7 or fd00::/8)") from None
-
-
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})]
 
 
 class GatewayConfig(Options):

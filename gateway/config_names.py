@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from gateway.config_source import Source, Steps
 from gateway.config_wording import did_you_mean
 from gateway.listener import parse_bind
-from gateway.router import path_pattern
+from gateway.path import path_pattern
 
 
 def check_names(source: Source) -> None:

@@ -30,6 +30,8 @@ class Request:
 
     # What most requests do not have stands in the class: an instance costs what it differs by.
     scheme = "http"
+    hop_scheme = "http"
+    """How the peer reached us; `scheme` is how the client began, where a trusted proxy says so."""
     peer = ""
     client = ""
     identity = b""

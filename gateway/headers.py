@@ -158,20 +158,15 @@ class Headers:
             fields.made[key] = None
         return found
 
-    def take(self, name: str) -> Sequence[str]:
+    def take(self, name: str) -> list[str]:
         """Take out all fields of this name; their values, in order."""
         name = name.lower()
-        fields = self._fields
-        taken: tuple[Sequence[str], Fields] | None = fields.made.get(name)
-        if taken is None:
-            kept = [line for line in fields.lines if line[0] != name]
-            rest = Fields(kept) if len(kept) != len(fields.lines) else fields
-            taken = fields.made[name] = tuple(self.getall(name)), rest
-        values, rest = taken
-        if rest is not fields:
-            self._fields = rest
-            self._shared = True
-        return values
+        lines = self._fields.lines
+        taken = [_value(name, line) for present, line in lines if present == name]
+        if taken:
+            self._fields = Fields([line for line in lines if line[0] != name])
+            self._shared = False
+        return taken
 
     def once(self, reading: Callable[[Headers], T]) -> T:
         """What `reading` finds in these fields, which it may also change; not called again for fields that repeat.
@@ -234,6 +229,14 @@ class Headers:
         else:
             self._fields.made.clear()
         return self._fields.lines
+
+
+def vary(headers: Headers, on: str) -> None:
+    """Say that a response depends on this field of the request (RFC 9110 §12.5.5), unless it says so already."""
+    said = ",".join(headers.getall("vary"))
+    members = {member.strip().lower() for member in said.split(",")}
+    if not members & {"*", on.lower()}:
+        headers["Vary"] = f"{said}, {on}" if said else on
 
 
 def _name_of(line: Line) -> str:

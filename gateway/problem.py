@@ -65,6 +65,18 @@ class Unauthorized(Problem):
     status, slug = 401, "unauthorized"
 
 
+class AddressRefused(Problem):
+    """Requests from this address are not accepted here."""
+
+    status, slug = 403, "address-refused"
+
+
+class OriginRefused(Problem):
+    """Pages of this origin may not call here from a browser."""
+
+    status, slug = 403, "origin-refused"
+
+
 class NoRoute(Problem):
     """No route matches this request."""
 

@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 from gateway.config import GatewayConfig
 from gateway.options import Options, alternatives, fields_by_key, is_options, unit_of, write_amount
 from gateway.plugin_loader import load_plugin, load_shared, plugin_names
+from gateway.template import NAMES
 
 REFERENCE_FILE: Final = "reference.md"
 SCHEMA_FILE: Final = "gateway.schema.json"
@@ -33,11 +34,17 @@ Written by `tallygate reference` from the option classes: to change a text, chan
 - `!include path` puts another YAML file in place of a value, relative to the file that includes it.
 - An unknown key is an error. `tallygate check` names every error with its line.
 """
-_PLUGINS_HEAD: Final = """\
+_TEMPLATE_NAMES: Final = ", ".join(f"`{{{name}}}`" for name in NAMES)
+_PLUGINS_HEAD: Final = f"""\
 ## Plugins
 
 A plugin is listed under `plugins` at the top, where it runs on every route, or under a route's `plugins`. They run in
 the order of the list. A dotted name, such as `- my_company.plugins.stamp:`, loads a module of your own.
+
+Where a value is a template, names in braces stand for what the request brings: {_TEMPLATE_NAMES}.
+`host` is without the port that `authority` has, `target` is path and query; `param.NAME` is a parameter of the route's
+path, `header.NAME` a field of the request. `{{{{` and `}}}}` are braces themselves; text that begins with one needs
+quotes in YAML. `${{NAME}}` is something else: it comes from the environment, when the file is read.
 """
 
 

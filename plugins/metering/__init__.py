@@ -13,6 +13,7 @@ import msgspec
 from pydantic import Field, field_validator
 
 from gateway.exchange import Exchange, Note, Response
+from gateway.header_options import FieldName
 from gateway.metering.event import VERSION, Outcome, UsageEvent
 from gateway.options import Options, Size, Statuses, parse_statuses
 from gateway.plugin import Plugin, PluginConfig
@@ -31,7 +32,7 @@ class HeaderMeter(Options):
     """The meter."""
     from_: Literal["response_header"] = Field(alias="from")
     """Where the quantity comes from."""
-    header: str
+    header: FieldName
     """The header field; its value is a whole number."""
     estimate: int = Field(default=0, ge=0)
     """Booked if the number is missing or the process dies before it is known."""
@@ -89,10 +90,10 @@ class Metering(Plugin[Config]):
 
     @classmethod
     def hooks(cls, config: Config | None = None) -> list[str]:
-        """Of the response's head only a meter that reads JSON wants to know."""
+        """The response itself only a meter that reads JSON wants to see."""
         found = super().hooks(config)
         if config is not None and not any(isinstance(meter, JsonMeter) for meter in config.meters):
-            found.remove("on_response")
+            found = [hook for hook in found if hook not in ("on_response", "on_chunk")]
         return found
 
     def __init__(self, config: Config, services: Services) -> None:
@@ -133,17 +134,19 @@ class Metering(Plugin[Config]):
 
     def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
         tally = exchange.get(TALLY)
-        if tally is not None:
-            if tally.reading is not None and chunk:
-                tally.reading.add(chunk)
-            if tally.booked is None and (last or exchange.until_close):
-                # The answer is about to be whole; or, where only the end of the connection ends it, about to begin.
-                quantities: dict[str, int] = {}
-                if exchange.response is not None and exchange.response.status in self._statuses:
-                    whole = exchange.outcome == "ok"
-                    quantities = self._quantities(exchange, tally, len(chunk) if whole and last else 0, whole, last)
-                self._book(exchange, tally, exchange.outcome, quantities)
+        if tally is not None and tally.reading is not None and chunk:
+            tally.reading.add(chunk)
         return chunk
+
+    def on_sending(self, exchange: Exchange, size: int, last: bool) -> None:
+        tally = exchange.get(TALLY)
+        if tally is not None and tally.booked is None and (last or exchange.until_close):
+            # The answer is about to be whole; or, where only the end of the connection ends it, about to begin.
+            quantities: dict[str, int] = {}
+            if exchange.response is not None and exchange.response.status in self._statuses:
+                whole = exchange.outcome == "ok"
+                quantities = self._quantities(exchange, tally, size if whole and last else 0, whole, last)
+            self._book(exchange, tally, exchange.outcome, quantities)
 
     def on_finish(self, exchange: Exchange) -> None:
         tally = exchange.get(TALLY)

@@ -17,7 +17,7 @@ from tests.fixtures.source import Told
 
 Pair = tuple[str, str]
 
-calmly = settings(max_examples=200, deadline=None, derandomize=True)
+calmly = settings(max_examples=120, deadline=None, derandomize=True)
 
 # Few names, so that they meet again in other spellings.
 NAMES = st.sampled_from(["a", "A", "Ab", "aB", "AB", "a-b", "A-B", "a_b", "x-1", "X-1", "!#$%&'*+-.^_`|~", "zz"])
@@ -94,8 +94,8 @@ def look(headers: Headers) -> list[str]:
     return headers.getall("a")
 
 
-def take_one(headers: Headers) -> tuple[str, ...]:
-    return tuple(headers.take("ab"))
+def take_one(headers: Headers) -> list[str]:
+    return headers.take("ab")
 
 
 def put_one(headers: Headers) -> int:
@@ -168,7 +168,7 @@ class HeadersAreAList(RuleBasedStateMachine):
 
     @rule(one=some, name=NAMES)
     def take(self, one: Modelled, name: str) -> None:
-        assert list(one.headers.take(name)) == [value for present, value in one.model if same(present, name)]
+        assert one.headers.take(name) == [value for present, value in one.model if same(present, name)]
         one.model = [pair for pair in one.model if not same(pair[0], name)]
 
     @rule(one=some, fields=st.dictionaries(NAMES, VALUES, max_size=4))
