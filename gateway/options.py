@@ -11,7 +11,16 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS: Final = {
@@ -24,6 +33,7 @@ _SIZE_UNITS: Final = {
     "GiB": 2**30,
 }
 
+_FIELD_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 _STATUS_RANGE: Final = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
 FROM_FILE: Final = "file"
@@ -172,6 +182,12 @@ def _rate(value: Any, field: ValidationInfo) -> float:
     return value if isinstance(value, float) and field.context is not FROM_FILE else parse_rate(value)
 
 
+def _field_name(value: str) -> str:
+    if not _FIELD_NAME.fullmatch(value):
+        raise ValueError(f"not the name of a header field: {value!r}")
+    return value
+
+
 _DURATION: Final = BeforeValidator(_duration)
 _SIZE: Final = BeforeValidator(_size)
 _RATE: Final = BeforeValidator(_rate)
@@ -238,6 +254,9 @@ Statuses = Annotated[
     ),
 ]
 """HTTP statuses, written `200`, `200-399` or as a list of both."""
+
+FieldName = Annotated[str, AfterValidator(_field_name)]
+"""The name of a header field (RFC 9110 §5.1)."""
 
 _NAMES_UPSTREAM: Final = object()
 

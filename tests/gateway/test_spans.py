@@ -189,5 +189,5 @@ async def test_what_the_collector_says_is_counted(answer: bytes, sent: int, reje
 def test_options_that_cannot_be():
     with pytest.raises(ValueError, match="batch must not be larger than queue"):
         ExportOptions(upstream="u", queue=1, batch=2)
-    with pytest.raises(ValueError, match="not a header field"):
+    with pytest.raises(ValueError, match="not the name of a header field"):
         ExportOptions(upstream="u", headers={"a b": "c"})

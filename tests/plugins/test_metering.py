@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.exchange import Response
 from gateway.metering.event import VERSION, UsageEvent, encode_event
 from gateway.metering.segment import LARGEST_PAYLOAD
-from gateway.options import parse_statuses
 from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import BadGateway, JournalFull, Overloaded
 from plugins.key_auth import KeyAuth
@@ -170,17 +167,6 @@ async def test_a_full_journal_refuses_before_the_upstream_is_called(tmp_path: Pa
     for _ in range(taken):
         stage.services.journal.release()
     await stage.close()
-
-
-@given(st.lists(st.integers(100, 599), min_size=1, max_size=5))
-def test_a_list_of_statuses_is_their_union(statuses: list[int]):
-    assert parse_statuses(statuses) == frozenset(statuses)
-
-
-@pytest.mark.parametrize("value", ["", "99", "600", "300-200", "2xx", "200-", None, ["200", "x"]])
-def test_what_is_no_status_is_refused(value: Any):
-    with pytest.raises(ValueError, match="not a status"):
-        parse_statuses(value)
 
 
 def test_a_meter_listed_twice_is_refused(stage: Stage):
