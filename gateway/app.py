@@ -28,6 +28,7 @@ from gateway.plugin_loader import PluginSpec
 from gateway.route import Route, Unmatched
 from gateway.router import Router
 from gateway.services import Services
+from gateway.spans import ExportOptions, SpanSink
 from gateway.stores.address import redis_url
 from gateway.stores.redis import Redis
 from gateway.traffic import Traffic
@@ -37,6 +38,8 @@ from gateway.vitals import watch
 
 _FLUSH_SECONDS: Final = 2.0
 """What sending the last usage may take, though requests used up the time to drain."""
+_SPANS_SECONDS: Final = 1.0
+"""What sending the last spans may take."""
 _COLLECT: Final = (50_000, 20, 100)
 """Allocations between garbage collections, in three generations: requests leave no cycles behind."""
 
@@ -45,8 +48,16 @@ class Edge:
     """One process's share of the gateway: listeners, routes, upstreams, and the usage it writes down."""
 
     def __init__(
-        self, config: GatewayConfig, usage: Usage, access_log: LineSink, *, metrics: Metrics, clock: Clock
+        self,
+        config: GatewayConfig,
+        usage: Usage,
+        access_log: LineSink,
+        *,
+        redis: Redis,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
+        """`redis` is one whose deadline suits requests that wait for it."""
         self._config = config
         self._background = Background()
         self._usage = usage
@@ -63,9 +74,12 @@ class Edge:
             background=self._background,
             consumers=Consumers(config.consumers),
             journal=usage.journal,
+            redis=redis,
             access_log=access_log,
             forward=self._forward,
+            spans=self._span_sink,
         )
+        self._spans: list[SpanSink] = []
         self._plugins: list[AnyPlugin] = []
         self._listeners: list[Listener] = []
 
@@ -83,6 +97,8 @@ class Edge:
             await plugin.start()
         for upstream in self._upstreams.values():
             upstream.start()
+        for sink in self._spans:
+            sink.start(self._background)
         for options, sock in zip(self._config.listeners, sockets, strict=True):
             listener = Listener(
                 options, delivery.begin, forwarding=self._forwarding, clock=self._clock, metrics=self._metrics
@@ -95,6 +111,7 @@ class Edge:
         await gather(*[listener.drain(deadline_seconds) for listener in self._listeners])
         for plugin in reversed(self._plugins):
             await plugin.stop()
+        await gather(*[sink.stop(_SPANS_SECONDS) for sink in self._spans])
         for upstream in self._upstreams.values():
             upstream.close()
         await self._background.stop()
@@ -107,6 +124,14 @@ class Edge:
     async def _forward(self, request: Request, upstream: str) -> Response:
         return await response_of(lambda caller: self._upstreams[upstream].call(request, caller))
 
+    def _span_sink(self, options: ExportOptions) -> SpanSink:
+        for sink in self._spans:
+            if sink.options == options:
+                return sink
+        sink = SpanSink(options, forward=self._forward, metrics=self._metrics)
+        self._spans.append(sink)
+        return sink
+
 
 async def serve(
     config: GatewayConfig,
@@ -114,10 +139,12 @@ async def serve(
     access_log: LineSink,
     sockets: Iterable[socket],
     pipe: ControlPipe,
+    *,
+    redis: Redis,
     metrics: Metrics,
 ) -> None:
     """Serve until the supervisor says drain, or is gone; then finish what is in flight and hand over the journal."""
-    edge = Edge(config, usage, access_log, metrics=metrics, clock=Clock())
+    edge = Edge(config, usage, access_log, redis=redis, metrics=metrics, clock=Clock())
     vitals = Background()
     watch(vitals, metrics)
     await usage.start()
@@ -143,15 +170,17 @@ async def run(
     dropped = metrics.counter("tallygate_access_log_dropped_total", "Access log lines that nobody took.")
     pipe = await ControlPipe.of(control)
     redis = Redis(redis_url(config.stores))
+    redis_of_requests = Redis(redis_url(config.stores), deadline=config.stores.deadline)
     access_log = LineSink(log_to, dropped=dropped.inc)
     try:
         usage = Usage(config.usage, redis=redis, clock=Clock(), metrics=metrics)
-        await serve(config, usage, access_log, sockets, pipe, metrics)
+        await serve(config, usage, access_log, sockets, pipe, redis=redis_of_requests, metrics=metrics)
     except JournalUnusable as error:
         pipe.say(Failed(str(error)))
         return 1
     finally:
         access_log.close()
+        await redis_of_requests.close()
         await redis.close()
         await pipe.close()
     return 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import Field, PrivateAttr, ValidationError
 
 from gateway.admin import AdminOptions
-from gateway.config_names import check_names
+from gateway.config_names import check_names, check_upstream
 from gateway.config_reader import read
 from gateway.config_source import ConfigError, Source, Steps, descend, error_lines
 from gateway.config_wording import Finding, did_you_mean, findings
@@ -22,7 +22,7 @@ from gateway.consumers import ConsumerOptions
 from gateway.listener import ListenerOptions
 from gateway.metering.usage import UsageOptions
 from gateway.networks import Network
-from gateway.options import FROM_FILE, Duration, Options
+from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams
 from gateway.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.route import RouteOptions
 from gateway.stores.store import StoresOptions
@@ -36,8 +36,6 @@ else:  # by name, as plugins are: the edge reads the whole file but must not dep
     BillingOptions = importlib.import_module("gateway.billing.options").BillingOptions
 
 O = TypeVar("O", bound=Options)  # noqa: E741  # the usual letter for options here
-
-UpstreamName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
 
 
 class GatewayConfig(Options):
@@ -167,7 +165,11 @@ class _Composition:
             self._source.fault(steps, str(error))
             return None
         config = self._checked(plugin.config_type, steps)
-        return None if config is None else PluginSpec(name, plugin, config)
+        if config is None:
+            return None
+        for keys in named_upstreams(config):
+            check_upstream(self._source, (*steps, *keys))
+        return PluginSpec(name, plugin, config)
 
     def _checked(self, kind: type[O], steps: Steps, leave_out: Container[str] = ()) -> O | None:
         """The block at `steps` as a `kind`; None if it is none, and then the faults say why."""

@@ -9,7 +9,7 @@ Lines are valid by construction: those that arrived passed the grammar's gate, t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 Line: TypeAlias = tuple[str, bytes]
@@ -22,6 +22,7 @@ _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 # Lines that may hold a secret are not remembered beyond the message they came in.
 _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 _NAMES: Final = object()
+_PICKED: Final = object()
 
 T = TypeVar("T")
 
@@ -147,6 +148,16 @@ class Headers:
         name = name.lower()
         return [_value(present, line) for present, line in self._fields.lines if present == name]
 
+    def pick(self, names: frozenset[str]) -> Sequence[Field]:
+        """All fields that have one of these names (in lower case), in order. That there are none is remembered."""
+        fields, key = self._fields, (_PICKED, names)
+        if key in fields.made:
+            return ()
+        found = [(name, _value(name, line)) for name, line in fields.lines if name in names]
+        if not found:
+            fields.made[key] = None
+        return found
+
     def take(self, name: str) -> list[str]:
         """Take out all fields of this name; their values, in order."""
         name = name.lower()
@@ -175,6 +186,17 @@ class Headers:
         """One more field, whether or not there are others of its name."""
         line = _line(name, value)
         self._change().append(line)
+
+    def add_line(self, name: str, line: bytes) -> None:
+        """One more field: its name in lower case, and its line without the CRLF. Nothing is checked here."""
+        self._change().append((name, line))
+
+    def set_line(self, name: str, line: bytes) -> None:
+        """Such a field in place of all that have its name."""
+        lines = [other for other in self._fields.lines if other[0] != name]
+        lines.append((name, line))
+        self._fields = Fields(lines)
+        self._shared = False
 
     def update(self, fields: Mapping[str, str]) -> None:
         """Set each of these."""

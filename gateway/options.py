@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -257,3 +258,18 @@ Statuses = Annotated[
 
 FieldName = Annotated[str, AfterValidator(_field_name)]
 """The name of a header field (RFC 9110 §5.1)."""
+
+_NAMES_UPSTREAM: Final = object()
+
+UpstreamName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$"), _NAMES_UPSTREAM]
+"""The name of an upstream. In the options of a plugin it must be one that exists."""
+
+
+def named_upstreams(options: Options) -> Iterator[tuple[str, ...]]:
+    """The keys that lead to each option that names an upstream, in a block and the blocks inside it."""
+    for key, name in fields_by_key(type(options)).items():
+        value = getattr(options, name)
+        if isinstance(value, Options):
+            yield from ((key, *inner) for inner in named_upstreams(value))
+        elif _NAMES_UPSTREAM in type(options).model_fields[name].metadata:
+            yield (key,)

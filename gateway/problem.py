@@ -89,6 +89,18 @@ class NoRoute(Problem):
     status, slug = 404, "no-route"
 
 
+class IdempotencyKeyMissing(Problem):
+    """This request needs an idempotency key, so that repeating it is safe."""
+
+    status, slug = 400, "idempotency-key-missing"
+
+
+class IdempotencyKeyInvalid(Problem):
+    """The idempotency key is not valid."""
+
+    status, slug = 400, "idempotency-key-invalid"
+
+
 class MethodNotAllowed(Problem):
     """This path exists, but not with this method."""
 
@@ -99,6 +111,12 @@ class RequestTimeout(Problem):
     """The request did not arrive in time."""
 
     status, slug = 408, "request-timeout"
+
+
+class IdempotencyKeyBusy(Problem):
+    """A request with this idempotency key is still being served."""
+
+    status, slug = 409, "idempotency-key-busy"
 
 
 class ContentTooLarge(Problem):
@@ -117,6 +135,12 @@ class ExpectationFailed(Problem):
     """The request expects something that this gateway does not do."""
 
     status, slug = 417, "expectation-failed"
+
+
+class IdempotencyKeyReused(Problem):
+    """The idempotency key was used before, for another request."""
+
+    status, slug = 422, "idempotency-key-reused"
 
 
 class HeadTooLarge(Problem):
@@ -153,6 +177,12 @@ class JournalFull(Problem):
     """Usage cannot be recorded at the moment, so nothing is served that could not be billed."""
 
     status, slug = 503, "journal-full"
+
+
+class StoreDown(Problem):
+    """A store that this request needs does not answer."""
+
+    status, slug = 503, "store-down"
 
 
 class GatewayTimeout(Problem):

@@ -160,10 +160,14 @@ class Metering(Plugin[Config]):
 
     def _book(self, exchange: Exchange, tally: _Tally, outcome: Outcome, quantities: dict[str, int]) -> None:
         """Write the event; if nothing was used, only where a started record waits for its end."""
+        if exchange.billed != "nothing":
+            quantities = {name: n for name, n in quantities.items() if exchange.billed == "use" and name in self._plain}
         tally.booked = quantities
         if tally.started or any(quantities.values()):
             event = self._event(exchange, outcome, quantities or {"requests": 0}, self._nanos() // 1000, exchange.id)
-            exchange.hold_last = self._journal.append(event)
+            durable = self._journal.append(event)
+            if durable is not None:
+                exchange.hold(durable)
         else:
             self._journal.release()
 

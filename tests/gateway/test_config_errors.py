@@ -213,6 +213,13 @@ def test_a_broken_plugin_is_said_once(here: Path, write_plugin: Write) -> None:
     assert len(complaints(HEAD + routes)) == 1
 
 
+def test_an_upstream_that_a_plugin_names_must_exist(here: Path) -> None:
+    plugins = "plugins:\n  - trace: {export: {upstream: demmo}}\n"
+    assert complaints(HEAD + plugins + ROUTES) == [
+        'gateway.yaml:4: plugins.trace.export.upstream: unknown upstream "demmo" (did you mean "demo"?)'
+    ]
+
+
 def test_a_key_belongs_to_one_consumer(here: Path) -> None:
     hashed = "ab" * 32
     text = f"""
