@@ -17,6 +17,7 @@ from gateway.consumers import Consumers
 from gateway.control_pipe import ControlPipe, Drain, Failed, Ready
 from gateway.delivery import Delivery
 from gateway.exchange import Request, Response
+from gateway.fetch import Fetch
 from gateway.forwarding import Forwarding
 from gateway.listener import Listener
 from gateway.log import LineSink
@@ -33,6 +34,7 @@ from gateway.stores.address import redis_url
 from gateway.stores.redis import Redis
 from gateway.traffic import Traffic
 from gateway.upstream.call import response_of
+from gateway.upstream.replay import ReplayMemory
 from gateway.upstream.upstream import Upstream
 from gateway.vitals import watch
 
@@ -64,8 +66,18 @@ class Edge:
         self._metrics = metrics
         self._clock = clock
         self._forwarding = Forwarding(config.trusted_proxies)
+        self._fetch = Fetch()
+        memory = ReplayMemory(metrics)
         self._upstreams = {
-            name: Upstream(name, options, forwarding=self._forwarding, background=self._background, metrics=metrics)
+            name: Upstream(
+                name,
+                options,
+                forwarding=self._forwarding,
+                fetch=self._fetch,
+                memory=memory,
+                background=self._background,
+                metrics=metrics,
+            )
             for name, options in config.upstreams.items()
         }
         self._services = Services(
@@ -96,7 +108,7 @@ class Edge:
         for plugin in self._plugins:
             await plugin.start()
         for upstream in self._upstreams.values():
-            upstream.start()
+            await upstream.start()
         for sink in self._spans:
             sink.start(self._background)
         for options, sock in zip(self._config.listeners, sockets, strict=True):
@@ -115,6 +127,7 @@ class Edge:
         for upstream in self._upstreams.values():
             upstream.close()
         await self._background.stop()
+        await self._fetch.close()
 
     def _chain(self, specs: Iterable[PluginSpec]) -> Chain:
         plugins = [spec.plugin(spec.config, self._services) for spec in specs]

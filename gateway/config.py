@@ -26,7 +26,7 @@ from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_up
 from gateway.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.route import RouteOptions
 from gateway.stores.store import StoresOptions
-from gateway.upstream.upstream import UpstreamOptions
+from gateway.upstream.options import UpstreamOptions
 
 __all__ = ["ConfigError", "GatewayConfig", "PluginSpec", "load"]
 

@@ -13,7 +13,6 @@ from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -34,7 +33,6 @@ _SIZE_UNITS: Final = {
     "GiB": 2**30,
 }
 
-_FIELD_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 _STATUS_RANGE: Final = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
 FROM_FILE: Final = "file"
@@ -183,12 +181,6 @@ def _rate(value: Any, field: ValidationInfo) -> float:
     return value if isinstance(value, float) and field.context is not FROM_FILE else parse_rate(value)
 
 
-def _field_name(value: str) -> str:
-    if not _FIELD_NAME.fullmatch(value):
-        raise ValueError(f"not the name of a header field: {value!r}")
-    return value
-
-
 _DURATION: Final = BeforeValidator(_duration)
 _SIZE: Final = BeforeValidator(_size)
 _RATE: Final = BeforeValidator(_rate)
@@ -255,9 +247,6 @@ Statuses = Annotated[
     ),
 ]
 """HTTP statuses, written `200`, `200-399` or as a list of both."""
-
-FieldName = Annotated[str, AfterValidator(_field_name)]
-"""The name of a header field (RFC 9110 §5.1)."""
 
 _NAMES_UPSTREAM: Final = object()
 

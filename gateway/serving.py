@@ -27,7 +27,7 @@ from gateway.upstream.call import response_of
 if TYPE_CHECKING:
     from gateway.delivery import Delivery
     from gateway.route import Route, Unmatched
-    from gateway.upstream.call import Call
+    from gateway.upstream.call import Underway
 
 Sending: TypeAlias = Coroutine[Any, Any, None]
 """What is left of sending a response, and has to wait."""
@@ -67,7 +67,7 @@ class Serving:
         self._client = client
         self._route = route
         self._delivery = delivery
-        self._call: Call | None = None
+        self._call: Underway | None = None
         self._work: Drive | Task[None] | None = None
 
     def begin(self) -> None:

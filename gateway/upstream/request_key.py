@@ -14,7 +14,8 @@ from pydantic import model_validator
 
 from gateway.cookie import CookieName, read_cookie
 from gateway.exchange import Request
-from gateway.options import FieldName, Options
+from gateway.header_options import FieldName
+from gateway.options import Options
 
 KeyReader: TypeAlias = Callable[[Request], bytes | None]
 """The key of a request, None where it has none."""

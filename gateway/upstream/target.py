@@ -29,12 +29,16 @@ def _or_a_plain_url(schema: dict[str, Any]) -> None:
 
 
 class TargetOptions(Options):
-    """One address of an upstream. A plain URL is short for `{url: …}`."""
+    """One address of an upstream, or a DNS name for several. A plain URL is short for `{url: …}`."""
 
     model_config = ConfigDict(json_schema_extra=_or_a_plain_url)
 
     url: str
     """`http://host:port`, without a path."""
+    weight: int = Field(default=1, ge=0, le=1000)
+    """Share of the calls, in proportion to the other targets' weights; 0 drains it: no new calls go there."""
+    zone: str | None = None
+    """Where it runs, such as `eu-1a`, for balancers that prefer what is near."""
 
     @field_validator("url")
     @classmethod
@@ -48,16 +52,7 @@ class TargetOptions(Options):
         return value
 
 
-class WeightedTargetOptions(TargetOptions):
-    """One address of an upstream, or a DNS name for several. A plain URL is short for `{url: …}`."""
-
-    weight: int = Field(default=1, ge=0, le=1000)
-    """Share of the calls, in proportion to the other targets' weights; 0 drains it: no new calls go there."""
-    zone: str | None = None
-    """Where it runs, such as `eu-1a`, for balancers that prefer what is near."""
-
-
-def check_targets(targets: Sequence[WeightedTargetOptions]) -> None:
+def check_targets(targets: Sequence[TargetOptions]) -> None:
     """Raises ValueError for a list that names a target twice, or drains all of them."""
     names = [Target(target).name for target in targets]
     twice = {name for name in names if names.count(name) > 1}
@@ -93,9 +88,7 @@ class Target:
 
     __slots__ = ("address", "authority", "host", "name", "port", "state", "weight", "zone")
 
-    def __init__(
-        self, options: TargetOptions, *, weight: int = 1, zone: str | None = None, address: str | None = None
-    ) -> None:
+    def __init__(self, options: TargetOptions, *, address: str | None = None) -> None:
         parts = urlsplit(options.url)
         host = parts.hostname or ""
         self.host = address or host
@@ -103,8 +96,8 @@ class Target:
         self.authority = parts.netloc
         self.address = _joined(self.host, self.port)
         self.name = f"http://{_joined(host, self.port)}" + (f" ({address})" if address else "")
-        self.weight = weight
-        self.zone = zone
+        self.weight = options.weight
+        self.zone = options.zone
         self.state = TargetState()
 
     def __repr__(self) -> str:

@@ -30,7 +30,8 @@ from typing import Final, Literal
 from pydantic import Field
 
 from gateway.exchange import Request
-from gateway.options import Duration, FieldName, Options
+from gateway.header_options import FieldName
+from gateway.options import Duration, Options
 from gateway.upstream.balancing.balancer import Balancer, unless_avoided
 from gateway.upstream.balancing.load_report import utilization
 from gateway.upstream.target import Target

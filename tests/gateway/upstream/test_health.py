@@ -104,7 +104,7 @@ def test_an_attempt_that_nobody_waited_for_says_nothing():
 
 
 def test_an_operator_is_told_why():
-    zoned = Target(TargetOptions(url="http://a:1"), weight=3, zone="eu-1")
+    zoned = Target(TargetOptions(url="http://a:1", weight=3, zone="eu-1"))
     drained, bad, worse = make_targets(0, 1, 1)
     health = watching([zoned, drained, bad, worse], passive={"failures": 1})
     health.probed(bad, "no answer within 1 s")

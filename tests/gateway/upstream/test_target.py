@@ -7,7 +7,7 @@ import gc
 import pytest
 from pydantic import ValidationError
 
-from gateway.upstream.target import Target, TargetOptions, TargetStates, WeightedTargetOptions, check_targets
+from gateway.upstream.target import Target, TargetOptions, TargetStates, check_targets
 
 
 def target(url: str, address: str | None = None) -> Target:
@@ -59,13 +59,13 @@ def test_a_state_goes_with_its_last_target():
 @pytest.mark.parametrize("weight", [-1, 1001, 1.5, True])
 def test_impossible_weights_are_refused(weight: object):
     with pytest.raises(ValidationError):
-        WeightedTargetOptions.model_validate({"url": "http://a", "weight": weight})
+        TargetOptions.model_validate({"url": "http://a", "weight": weight})
 
 
 def test_lists_that_cannot_be_meant_are_refused():
-    first, again = WeightedTargetOptions(url="http://a"), WeightedTargetOptions(url="http://A:80/", weight=2)
+    first, again = TargetOptions(url="http://a"), TargetOptions(url="http://A:80/", weight=2)
     with pytest.raises(ValueError, match="listed twice"):
         check_targets([first, again])
     with pytest.raises(ValueError, match="every target is drained"):
-        check_targets([WeightedTargetOptions(url="http://a", weight=0)])
-    check_targets([first, WeightedTargetOptions(url="http://b", weight=0, zone="eu-1")])
+        check_targets([TargetOptions(url="http://a", weight=0)])
+    check_targets([first, TargetOptions(url="http://b", weight=0, zone="eu-1")])

@@ -161,13 +161,9 @@ def test_what_nobody_refreshes_goes_to_what_is_usual():
 
 
 def test_weight_zone_and_reports_are_factors():
-    options = [TargetOptions(url=f"http://t{number}") for number in range(4)]
-    plain, heavy, far = (
-        Target(options[0], zone="a"),
-        Target(options[1], zone="a", weight=4),
-        Target(options[2], zone="b"),
-    )
-    busy = Target(options[3], zone="a")
+    plain, busy = (Target(TargetOptions(url=f"http://{name}", zone="a")) for name in ("plain", "busy"))
+    heavy = Target(TargetOptions(url="http://heavy", zone="a", weight=4))
+    far = Target(TargetOptions(url="http://far", zone="b"))
     balancer = balanced([plain, heavy, far, busy], zone="a", other_zone=3.0, load_reports=True)
     balancer.reported(busy, "TEXT cpu_utilization=0.75", 0.0)
     assert balancer.costs(plain, 0.0)[0] == 1.0
