@@ -242,7 +242,8 @@ class Node:
     # The books
 
     async def books(self) -> list[Row]:
-        rows = await fetch(self._postgres, BOOKED)
+        async with asyncio.timeout(15):
+            rows = await fetch(self._postgres, BOOKED)
         return [Row(*row[:4], json.loads(str(row[4])), *row[5:]) for row in rows]  # type: ignore[arg-type]
 
     async def booked(self, served: Iterable[str], seconds: float = 20.0) -> dict[str, Row]:
