@@ -12,8 +12,9 @@ from gateway.body import BodyUnwanted, ClientGone
 from gateway.exchange import Exchange, Request
 from gateway.forwarding import client_head, interim_head
 from gateway.http1.request_reader import RequestReader
-from gateway.pace import Inflow, Outflow
+from gateway.pace import Outflow
 from gateway.problem import Problem, RequestTimeout
+from gateway.upload import Upload
 
 if TYPE_CHECKING:
     from gateway.listener import Listener
@@ -27,14 +28,15 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class ClientConnection(Protocol):
     """One client's connection: requests come in one after another, each answered before the next is read.
 
-    It is the Client of `delivery` and the Source of its requests' bodies. The listener lets it look at its deadlines.
+    It is the Client of `delivery`. The listener lets it look at its deadlines.
     """
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._options = listener.options
         self._loop = listener.loop
-        self._reader = RequestReader(self, self._options.max_head)
+        self._upload = Upload(self, self._options.minimum_body_rate)
+        self._reader = RequestReader(self._upload, self._options.max_head)
         self._transport: Transport | None = None
         self._serving: Serving | None = None
         self._exchange: Exchange | None = None
@@ -42,9 +44,6 @@ class ClientConnection(Protocol):
         self._outflow: Outflow | None = None  # since it is watched whether the client takes anything
         self._ending = False  # no request follows: what is unsent still goes out
         self._lingering = False
-        self._held = False  # we do not read because the body's reader is slow
-        self._invited = True  # the client need not wait for 100 (Continue)
-        self._inflow: Inflow | None = None
         self._deadline = 0.0  # of the head that is arriving
         self._idle_until = 0.0  # 0 where a head is arriving
         self.peer = ""
@@ -150,27 +149,21 @@ class ClientConnection(Protocol):
             reader.waiting = True
             self._idle_until = self._loop.time() + self._options.idle_timeout
 
-    # The Source of a request's body
+    # What its requests' bodies ask of it
 
-    def invite_body(self) -> None:
-        """Tell a client that waits for it to send its body (RFC 9110 §10.1.1)."""
-        if not self._invited:
-            self._inform(100, [])
-
-    def pause_body(self) -> None:
-        self._held = True
+    def pause_reading(self) -> None:
         if self._transport is not None:
             self._transport.pause_reading()
 
-    def resume_body(self) -> None:
-        self._held = False
-        self._mark_body()
+    def resume_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def abandon_body(self) -> None:
-        """The rest of the request's body is of no interest: it is not read, and the connection ends with the answer."""
-        self.keep_alive = False
+    def inform(self, status: int, fields: list[tuple[str, str]]) -> None:
+        """Send an interim response (1xx); 100 only to a client that waits for it."""
+        if self.gone or (status == 100 and (self._reader.complete or not self._upload.invites())):
+            return
+        self.write(interim_head(status, fields))
 
     # Requests
 
@@ -182,10 +175,9 @@ class ClientConnection(Protocol):
             request.scheme = listener.forwarding.scheme_of(self.peer, request.headers) or request.scheme
         self.keep_alive = request.keep_alive
         if not request.http10:
-            request.inform = self._inform
-        self._invited = not request.expects_continue
+            request.inform = self.inform
         if not self._reader.complete:
-            self._mark_body()
+            self._upload.begin(request)
         exchange = self._exchange = Exchange(request, listener.clock)
         serving = listener.begin(exchange, self)
         if self._exchange is exchange:  # else it is over already
@@ -211,14 +203,6 @@ class ClientConnection(Protocol):
             return
         if request is not None:
             self._begin(request)
-
-    def _inform(self, status: int, fields: list[tuple[str, str]]) -> None:
-        if self.gone or (status == 100 and self._invited):
-            return
-        if status == 100:
-            self._invited = True
-            self._mark_body()
-        self.write(interim_head(status, fields))
 
     def _refuse(self, problem: Problem) -> None:
         """Answer what is no request; nothing that follows on this connection can be trusted."""
@@ -250,8 +234,8 @@ class ClientConnection(Protocol):
         elif self._exchange is None:
             if now > (self._idle_until or self._deadline):
                 self._expire()
-        elif not self._reader.complete and not self._held:
-            self._check_body_rate(self._exchange, now)
+        elif not self._reader.complete:
+            self._upload.check(self._exchange, now)
 
     def _check_outflow(self, now: float) -> None:
         transport, outflow = self._transport, self._outflow
@@ -272,15 +256,6 @@ class ClientConnection(Protocol):
             self._refuse(RequestTimeout())
         elif self._transport is not None:
             self._end(self._transport)
-
-    def _check_body_rate(self, exchange: Exchange, now: float) -> None:
-        if self._inflow is None or (not self._invited and not exchange.bytes_in):
-            return  # it waits to be invited, as it may
-        if self._inflow.too_slow(exchange.bytes_in, now, self._options.minimum_body_rate):
-            exchange.request.body.fail(RequestTimeout("The request's body arrived too slowly."))
-
-    def _mark_body(self) -> None:
-        self._inflow = Inflow(self._exchange.bytes_in if self._exchange is not None else 0, self._loop.time())
 
     def _await_head(self) -> None:
         """From now on the next head has its time."""
