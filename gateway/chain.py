@@ -54,6 +54,7 @@ class Chain:
         "on_request",
         "on_response",
         "on_sending",
+        "on_upgrade",
         "plugins",
         "sees_body",
         "waits",
@@ -65,6 +66,7 @@ class Chain:
         self.on_request = stops(plugins, "on_request", may_wait=True)
         self.on_response = stops(plugins, "on_response", may_wait=True)[::-1]
         self.waits = any(waits for _, _, waits in self.on_request + self.on_response)
+        self.on_upgrade = stops(plugins, "on_upgrade", may_wait=False)[::-1]
         self.on_chunk = stops(plugins, "on_chunk", may_wait=False)[::-1]
         self.on_sending = stops(plugins, "on_sending", may_wait=False)[::-1]
         self.sees_body = bool(self.on_chunk or self.on_sending)
@@ -135,6 +137,11 @@ class Chain:
             return response
         response.close()
         return other  # type: ignore[no-any-return]
+
+    def upgrade(self, exchange: Exchange) -> None:
+        """The connection is about to become a tunnel to the upstream. Raises what a hook raised."""
+        for _, hook, _ in self.on_upgrade:
+            hook(exchange)
 
     def passes(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
         """A piece of the body on its way out, through the plugins that stood before the response's maker.

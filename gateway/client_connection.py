@@ -19,6 +19,7 @@ from gateway.upload import Upload
 if TYPE_CHECKING:
     from gateway.listener import Listener
     from gateway.serving import Serving
+    from gateway.upstream.tunnel import Tunnel
 
 LINGER_SECONDS: Final = 2.0
 """How long a connection that is closing is read on after its client has taken all."""
@@ -44,6 +45,7 @@ class ClientConnection(Protocol):
         self._outflow: Outflow | None = None  # since it is watched whether the client takes anything
         self._ending = False  # no request follows: what is unsent still goes out
         self._lingering = False
+        self._tunnel: Tunnel | None = None
         self._deadline = 0.0  # of the head that is arriving
         self._idle_until = 0.0  # 0 where a head is arriving
         self.peer = ""
@@ -126,6 +128,18 @@ class ClientConnection(Protocol):
         if self._transport is not None:
             self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
             self._transport.abort()
+
+    def hand_over(self, tunnel: Tunnel) -> bytes:
+        """The connection is the tunnel's from now on. What has arrived behind the request already."""
+        transport, self._transport, self._tunnel = self._transport, None, tunnel
+        if transport is not None:
+            transport.set_protocol(tunnel.client)
+            tunnel.client.connection_made(transport)
+        if self.blocked:
+            tunnel.client.pause_writing()
+        if self._listener.draining:
+            self.close_if_idle()
+        return self._reader.take_rest()
 
     def done(self) -> None:
         """The exchange is over: go on with the next one, or close."""
@@ -216,8 +230,10 @@ class ClientConnection(Protocol):
     # Endings and deadlines
 
     def close_if_idle(self) -> None:
-        """Close now if no request is under way; the process is about to stop."""
-        if self._exchange is None and self._transport is not None and not self._lingering:
+        """Close now if no request is under way, and take leave in a tunnel; the process is about to stop."""
+        if self._tunnel is not None:
+            self._tunnel.leave("the gateway stops")
+        elif self._exchange is None and self._transport is not None and not self._lingering:
             self._end(self._transport)
 
     def cancel(self) -> None:
@@ -229,7 +245,9 @@ class ClientConnection(Protocol):
 
     def check(self, now: float) -> None:
         """End the connection if its present phase lasted too long."""
-        if self.blocked or self._ending:
+        if self._tunnel is not None:
+            self._tunnel.check(now)
+        elif self.blocked or self._ending:
             self._check_outflow(now)
         elif self._exchange is None:
             if now > (self._idle_until or self._deadline):

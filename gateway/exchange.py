@@ -12,6 +12,7 @@ from gateway.headers import Headers
 
 if TYPE_CHECKING:
     from gateway.clock import Clock
+    from gateway.websocket.handshake import Handshake
 
 T = TypeVar("T")
 Outcome: TypeAlias = Literal["ok", "upstream_error", "client_gone"]
@@ -25,7 +26,8 @@ class Request:
     `query` the part after it. `peer` is the address that the socket says, `client` the address that the trusted
     proxies say, without port. Header names are matched without case and keep the case they came in. `identity` is
     header lines for the upstream that say who calls; only authentication sets it. `inform` sends an interim
-    response (1xx) to the client, where the client can understand one.
+    response (1xx) to the client, where the client can understand one. `upgrade` is the protocols that the client
+    would go on in; only where the route lets it does the upstream hear of that, in the words of a `handshake`.
     """
 
     # What most requests do not have stands in the class: an instance costs what it differs by.
@@ -38,6 +40,8 @@ class Request:
     inform: Inform | None = None
     max_forwards: int | None = None
     accepts_trailers = False
+    upgrade: frozenset[str] = frozenset()
+    handshake: Handshake | None = None
     keep_alive = True
     expects_continue = False
 
@@ -101,8 +105,9 @@ class Exchange(dict[Note[Any], Any]):
     """One request on its way through a chain; as a mapping, the notes that plugins took on it: `exchange[STARTED]`.
 
     Times are seconds of the monotonic clock, but `admitted_at` is microseconds since the epoch; `bytes_in` and
-    `bytes_out` count payload bytes, as received from and handed to the client. `hold_last` is what the last byte of the
-    response waits for.
+    `bytes_out` count payload bytes, as received from and handed to the client, `messages_in` and `messages_out` the
+    messages of a WebSocket, behind which all four lag by up to a quarter of a second. `hold_last` is what the last byte
+    of the response waits for.
     """
 
     # What most exchanges do not come to have stands in the class: an instance costs what it differs by.
@@ -121,6 +126,8 @@ class Exchange(dict[Note[Any], Any]):
     status_sent = 0
     """0 until a head was handed to the client."""
     bytes_out = 0
+    messages_in = 0
+    messages_out = 0
     outcome: Outcome = "ok"
     on_disconnect: Literal["cancel", "drain"] = "cancel"
     until_close = False

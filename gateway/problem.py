@@ -143,6 +143,12 @@ class IdempotencyKeyReused(Problem):
     status, slug = 422, "idempotency-key-reused"
 
 
+class UpgradeRequired(Problem):
+    """This version of WebSocket is not spoken here."""
+
+    status, slug = 426, "upgrade-required"
+
+
 class HeadTooLarge(Problem):
     """The request's head is larger than this gateway accepts."""
 

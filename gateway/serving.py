@@ -19,10 +19,11 @@ from gateway.chain import as_problem
 from gateway.clock import uuid_text
 from gateway.drive import Drive
 from gateway.exchange import Exchange, Response
-from gateway.forwarding import client_head, passing_trailers
+from gateway.forwarding import WEBSOCKET, client_head, passing_trailers
 from gateway.http1.grammar import CHUNKED, chunk, last_chunk
 from gateway.problem import BadGateway, Problem
 from gateway.upstream.call import response_of
+from gateway.upstream.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from gateway.delivery import Delivery
@@ -35,6 +36,7 @@ Sending: TypeAlias = Coroutine[Any, Any, None]
 log = logging.getLogger(__name__)
 
 _WITHOUT_BODY: Final = frozenset({204, 304})
+_SWITCHING: Final = WEBSOCKET.encode()
 
 
 class Client(Protocol):
@@ -51,6 +53,8 @@ class Client(Protocol):
     def cut(self) -> None: ...
 
     def done(self) -> None: ...
+
+    def hand_over(self, tunnel: Tunnel) -> bytes: ...
 
 
 class BrokenResponse(Exception):
@@ -193,6 +197,8 @@ class Serving:
             data = b""
         elif isinstance(body, bytes):
             data = body
+        elif isinstance(body, Tunnel):
+            return self._relay(response, body)
         else:
             try:
                 piece = body.take()
@@ -234,6 +240,18 @@ class Serving:
             self._client.write(head + data)
             exchange.status_sent = status
             exchange.bytes_out = len(data)
+
+    async def _relay(self, response: Response, tunnel: Tunnel) -> None:
+        """Until its end the connection is the tunnel's."""
+        exchange, client, chain = self._exchange, self._client, self._route.chain
+        if client.gone:
+            exchange.outcome = "client_gone"
+            return
+        chain.upgrade(exchange)
+        self._write(101, client_head(response, None, _SWITCHING, self._delivery.clock.http_date))
+        with self._delivery.traffic.websocket(exchange):
+            exchange.outcome = await tunnel.relay(exchange, client)
+        chain.passes(exchange, b"", True)
 
     async def _stream(self, response: Response, body: Body, piece: tuple[bytes, bool] | None) -> None:
         exchange, client = self._exchange, self._client

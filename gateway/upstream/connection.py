@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from gateway.body import Body
 from gateway.exchange import Response
 from gateway.forwarding import passing_trailers
+from gateway.headers import Headers
 from gateway.http1.grammar import chunk, last_chunk
 from gateway.http1.response_head import Malformed
 from gateway.http1.response_reader import ResponseReader
+from gateway.upstream.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from gateway.background import Background
@@ -186,6 +188,8 @@ class Connection(Protocol):
             return
         if reader.interim:
             self._relay_interim(call, reader)
+            if self._call is None:
+                return  # it is no connection of HTTP any more, or none at all
         if response is not None:
             self._response = response
         if reader.complete:
@@ -231,12 +235,32 @@ class Connection(Protocol):
 
     # The end of a call
 
-    @staticmethod
-    def _relay_interim(call: Call, reader: ResponseReader) -> None:
+    def _relay_interim(self, call: Call, reader: ResponseReader) -> None:
         interim, reader.interim = reader.interim, []
-        if call.request.inform is not None:
-            for status, fields in interim:
+        for status, fields in interim:
+            if status == 101:
+                self._switch(call, Headers(fields), reader.rest)
+            elif call.request.inform is not None:
                 call.request.inform(status, fields)
+
+    def _switch(self, call: Call, headers: Headers, rest: bytes) -> None:
+        """The target goes on in another protocol, if that is the one it was asked for: the connection is a tunnel's."""
+        handshake, transport = call.request.handshake, self._transport
+        try:
+            if handshake is None or transport is None:
+                raise Malformed("it switched protocols unasked")
+            compressed = handshake.check(headers)
+        except Malformed as malformed:
+            self._fail(malformed)
+            return
+        self._call = None
+        transport.pause_reading()  # until the client has heard of it
+        tunnel = Tunnel(handshake.options, compressed=compressed, rest=rest, lost=self.connection_lost)
+        transport.set_protocol(tunnel.upstream)
+        tunnel.upstream.connection_made(transport)
+        response = Response(101, headers, tunnel)
+        response.proxied = True
+        call.caller.answered(response)
 
     def _settle(self) -> None:
         """The response is whole: be idle again if the request is too, else close."""

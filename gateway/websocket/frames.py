@@ -1,0 +1,186 @@
+"""Frames: the headers of a WebSocket's frames are read as they pass, to count messages and to refuse what breaks rules.
+
+Payloads go by unread: they may be compressed (RFC 7692), and what they say is between client and upstream.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, NamedTuple
+
+GOING_AWAY: Final = 1001
+PROTOCOL_ERROR: Final = 1002
+TOO_BIG: Final = 1009
+_FIN: Final = 0x80
+_RESERVED: Final = 0x70
+_COMPRESSED: Final = 0x40
+_MASKED: Final = 0x80
+_CONTROL: Final = 0x8
+_CLOSE: Final = 0x8
+_CONTINUATION: Final = 0x0
+_OPCODES: Final = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
+_LARGEST_CONTROL: Final = 125
+
+
+class Violation(NamedTuple):
+    """What a peer did wrong: the code to close with (RFC 6455 §7.4.1), and why."""
+
+    code: int
+    reason: str
+
+
+class FrameReader:
+    """Reads one direction of a WebSocket: `masked` from a client, not from a server (RFC 6455 §5.1).
+
+    `messages` counts those that have passed whole, `size` the bytes of their payloads as they are on the wire, and of
+    the message under way; control frames do not count. `compressed` says that permessage-deflate was agreed on.
+    `closed` says that nothing passes any more: because a Close has (`said_close`), because of a `violation`, or because
+    it was told to `finish`.
+    """
+
+    __slots__ = (
+        "_compressed",
+        "_counts",
+        "_header",
+        "_is_last",
+        "_left",
+        "_masked",
+        "_max_message",
+        "_message",
+        "_message_ends",
+        "closed",
+        "messages",
+        "said_close",
+        "size",
+        "violation",
+    )
+
+    def __init__(self, *, masked: bool, max_message: int, compressed: bool) -> None:
+        self._masked = masked
+        self._max_message = max_message
+        self._compressed = compressed
+        self._header = b""  # one that is not whole yet; it is kept back, so that a Close of ours may come before it
+        self._left = 0  # bytes of the frame's payload that are still to pass
+        self._counts = False  # it is a data frame
+        self._is_last = False  # nothing passes after it
+        self._message: int | None = None  # bytes of the message under way
+        self._message_ends = False  # with this frame
+        self.messages = 0
+        self.size = 0
+        self.closed = False
+        self.said_close = False
+        self.violation: Violation | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Bytes arrived; those of them that pass. How they are cut changes nothing."""
+        if self.closed:
+            return b""
+        if self._header:
+            data, self._header = self._header + data, b""
+        at, end = 0, len(data)
+        while at < end:
+            if not self._left:
+                size = self._begin(data, at)
+                if not size:
+                    break
+                at += size
+            passing = min(self._left, end - at)
+            at += passing
+            self._left -= passing
+            if self._counts:
+                self.size += passing
+            if not self._left:
+                self._end()
+                if self.closed:
+                    break
+        return data if at == end else data[:at]
+
+    def finish(self) -> None:
+        """Let the frame under way pass, and nothing after it."""
+        if self._left:
+            self._is_last = True
+        else:
+            self.closed = True
+
+    def _begin(self, data: bytes, at: int) -> int:
+        """A header begins here: its size in bytes, or 0 if it is not whole or not valid."""
+        size, length = _measure(data, at)
+        if not size:
+            self._header = data[at:]
+            return 0
+        first = data[at]
+        self.violation = self._judge(first, data[at + 1], length)
+        if self.violation is not None:
+            self.closed = True
+            return 0
+        self._left = length
+        self._counts = not first & _CONTROL
+        if self._counts:
+            self._message = (self._message or 0) + length
+            self._message_ends = first >= _FIN
+        elif first & 0xF == _CLOSE:
+            self._is_last = self.said_close = True
+        return size
+
+    def _judge(self, first: int, second: int, length: int) -> Violation | None:
+        """What is wrong with a frame whose header begins with these two bytes (RFC 6455 §5.2-5.5, RFC 7692 §6)."""
+        opcode, reserved = first & 0xF, first & _RESERVED
+        if (second >= _MASKED) is not self._masked:
+            return _wrong("a client's frame must be masked" if self._masked else "a server's frame must not be masked")
+        if opcode not in _OPCODES:
+            return _wrong("a frame has a reserved opcode")
+        if length < 0:
+            return _wrong("a frame's length is not written as it must be")
+        if opcode & _CONTROL:
+            if first < _FIN or length > _LARGEST_CONTROL or (opcode == _CLOSE and length == 1):
+                return _wrong("a control frame is fragmented or has a wrong length")
+            return _wrong("a control frame has a reserved bit") if reserved else None
+        if reserved and not (reserved == _COMPRESSED and self._compressed and opcode != _CONTINUATION):
+            return _wrong("a frame has a reserved bit")
+        if (opcode == _CONTINUATION) is (self._message is None):
+            return _wrong("a fragment is out of place")
+        if (self._message or 0) + length > self._max_message:
+            return Violation(TOO_BIG, f"a message is larger than {self._max_message} bytes")
+        return None
+
+    def _end(self) -> None:
+        """A frame has passed."""
+        if self._counts and self._message_ends:
+            self.messages += 1
+            self._message = None
+        if self._is_last:
+            self.closed = True
+
+
+def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
+    """A Close (RFC 6455 §5.5.1). `reason` is short and in ASCII."""
+    payload = code.to_bytes(2) + reason.encode("ascii")
+    if not masked:
+        return bytes((_FIN | _CLOSE, len(payload))) + payload
+    key = os.urandom(4)
+    return bytes((_FIN | _CLOSE, _MASKED | len(payload))) + key + bytes(b ^ key[i % 4] for i, b in enumerate(payload))
+
+
+def _measure(data: bytes, at: int) -> tuple[int, int]:
+    """Bytes of the header that begins here, 0 if it is not whole, and of the payload behind it.
+
+    A length that is not written in the fewest bytes, or has its highest bit set, is -1 (RFC 6455 §5.2).
+    """
+    if len(data) < at + 2:
+        return 0, 0
+    second = data[at + 1]
+    length = second & 0x7F
+    size = 6 if second >= _MASKED else 2
+    if length < 126:
+        return (size, length) if len(data) >= at + size else (0, 0)
+    extended = 2 if length == 126 else 8
+    size += extended
+    if len(data) < at + size:
+        return 0, 0
+    length = int.from_bytes(data[at + 2 : at + 2 + extended])
+    shortest = 126 if extended == 2 else 2**16
+    return size, length if shortest <= length < 2**63 else -1
+
+
+def _wrong(reason: str) -> Violation:
+    return Violation(PROTOCOL_ERROR, reason)
