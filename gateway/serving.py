@@ -198,7 +198,7 @@ class Serving:
         elif isinstance(body, bytes):
             data = body
         elif isinstance(body, Tunnel):
-            return self._relay(response, body)
+            return self._upgrade(response, body)
         else:
             try:
                 piece = body.take()
@@ -241,13 +241,23 @@ class Serving:
             exchange.status_sent = status
             exchange.bytes_out = len(data)
 
+    def _upgrade(self, response: Response, tunnel: Tunnel) -> Sending | None:
+        """The client gets its tunnel, unless a plugin refuses it that."""
+        exchange = self._exchange
+        try:
+            self._route.chain.upgrade(exchange)
+        except Exception as error:  # noqa: BLE001 - the border, as above
+            response.close()
+            exchange.response = self._problem(error)
+            return self._send(exchange.response)
+        return self._relay(response, tunnel)
+
     async def _relay(self, response: Response, tunnel: Tunnel) -> None:
         """Until its end the connection is the tunnel's."""
         exchange, client, chain = self._exchange, self._client, self._route.chain
         if client.gone:
             exchange.outcome = "client_gone"
             return
-        chain.upgrade(exchange)
         self._write(101, client_head(response, None, _SWITCHING, self._delivery.clock.http_date))
         with self._delivery.traffic.websocket(exchange):
             exchange.outcome = await tunnel.relay(exchange, client)

@@ -141,13 +141,13 @@ class Tunnel(Body):
         self._upstream_lost = lost
         self._over: Future[None] | None = None
         self._guilty: Side | None = None  # who ended it in a way that no Close announced
-        self._request = ""
+        self._exchange: Exchange | None = None
 
     async def relay(self, exchange: Exchange, client: Client) -> Outcome:
-        """Let both sides talk until both connections are gone; what was said is then counted on the exchange."""
-        self._over = get_running_loop().create_future()
-        self._request = uuid_text(exchange.id)
-        self._quiet_since = get_running_loop().time()
+        """Let both sides talk until both connections are gone, and count on the exchange what they say."""
+        loop = get_running_loop()
+        self._over, self._quiet_since = loop.create_future(), loop.time()
+        self._exchange, exchange.request.body = exchange, Body()
         try:
             self.client.data_received(client.hand_over(self))
             self.upstream.data_received(self._rest)
@@ -158,6 +158,7 @@ class Tunnel(Body):
             await self._over
         finally:
             self._count(exchange)
+            self._exchange = None
         if self._guilty is None:
             return "ok"
         return "client_gone" if self._guilty is self.client else "upstream_error"
@@ -174,13 +175,18 @@ class Tunnel(Body):
         self.upstream.abort()
 
     def check(self, now: float) -> None:
-        """Leave when neither side says anything for too long, or one takes nothing; do not wait for ever after that."""
+        """Leave when neither side says anything for too long, or one takes nothing; do not wait for ever after that.
+
+        What has been said is counted then, and at the end.
+        """
         if self._deadline:
             if now > self._deadline:
                 self.close()
             return
         if self.stirred:
             self.stirred, self._quiet_since = False, now
+            if self._exchange is not None:
+                self._count(self._exchange)
         if now - min(self._quiet_since, self.client.took_at(now), self.upstream.took_at(now)) > self._idle:
             self.leave("idle for too long")
 
@@ -192,7 +198,8 @@ class Tunnel(Body):
         if violation is not None:
             self._guilty = side
             who = "client" if side is self.client else "upstream"
-            log.warning("request %s: WebSocket closed, by fault of the %s: %s", self._request, who, violation.reason)
+            request = uuid_text(self._exchange.id) if self._exchange is not None else "-"
+            log.warning("request %s: WebSocket closed, by fault of the %s: %s", request, who, violation.reason)
             self._say_close(side, violation.code, violation.reason)
             self._say_close(side.other, GOING_AWAY, "the other side broke the protocol")
             self._part()
@@ -252,5 +259,4 @@ class Tunnel(Body):
     def _count(self, exchange: Exchange) -> None:
         exchange.messages_in, exchange.messages_out = self.client.frames.messages, self.upstream.frames.messages
         exchange.bytes_out = self.upstream.frames.size
-        exchange.request.body = Body()
         exchange.request.body.received = self.client.frames.size
