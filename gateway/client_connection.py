@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from asyncio import Future, Protocol, Transport
+from asyncio import Protocol, Transport
+from collections.abc import Callable
 from math import inf
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Final
@@ -41,7 +42,7 @@ class ClientConnection(Protocol):
         self._transport: Transport | None = None
         self._serving: Serving | None = None
         self._exchange: Exchange | None = None
-        self._drained: Future[None] | None = None
+        self._drained: Callable[[], None] | None = None
         self._outflow: Outflow | None = None  # since it is watched whether the client takes anything
         self._ending = False  # no request follows: what is unsent still goes out
         self._lingering = False
@@ -103,8 +104,8 @@ class ClientConnection(Protocol):
         self.blocked = False
         self._outflow = None
         drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        if drained is not None:
+            drained()
         self._resume()
 
     # The Client of delivery
@@ -116,11 +117,9 @@ class ClientConnection(Protocol):
             if self._outflow is not None:
                 self._outflow.unsent += len(data)
 
-    async def drain(self) -> None:
-        """Wait until the client has taken enough of what was written."""
-        if self.blocked and not self.gone:
-            self._drained = self._loop.create_future()
-            await self._drained
+    def when_drained(self, go_on: Callable[[], None]) -> None:
+        """To be called back when the client, blocked at the moment, has taken enough of what was written, or is gone."""
+        self._drained = go_on
 
     def cut(self) -> None:
         """Break off in a way the client must notice: with a reset, so that no half response looks whole."""
@@ -133,8 +132,7 @@ class ClientConnection(Protocol):
         """The connection is the tunnel's from now on. What has arrived behind the request already."""
         transport, self._transport, self._tunnel = self._transport, None, tunnel
         if transport is not None:
-            transport.set_protocol(tunnel.client)
-            tunnel.client.connection_made(transport)
+            tunnel.client.take_over(transport)
         if self.blocked:
             tunnel.client.pause_writing()
         if self._listener.draining:

@@ -63,7 +63,7 @@ class RouteOptions(Options):
     max_body: Size = 4 * 2**30
     """Largest request body; a larger one is answered 413."""
     websocket: WebSocketOptions | None = None
-    """Lets a request become a WebSocket, `{}` with the limits below; without it an Upgrade goes no further than here."""
+    """Lets requests become WebSockets; `{}` for the usual limits. Without it the upstream is never asked for one."""
 
 
 class Route:

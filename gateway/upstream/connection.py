@@ -254,10 +254,9 @@ class Connection(Protocol):
             self._fail(malformed)
             return
         self._call = None
-        transport.pause_reading()  # until the client has heard of it
         tunnel = Tunnel(handshake.options, compressed=compressed, rest=rest, lost=self.connection_lost)
-        transport.set_protocol(tunnel.upstream)
-        tunnel.upstream.connection_made(transport)
+        tunnel.upstream.take_over(transport)
+        transport.pause_reading()  # until the client has heard of it
         response = Response(101, headers, tunnel)
         response.proxied = True
         call.caller.answered(response)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from asyncio import Future, Protocol, Transport, get_running_loop
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.body import Body
 from gateway.clock import uuid_text
@@ -42,10 +42,12 @@ class Side(Protocol):
         self._blocked = False
         self._outflow: Outflow | None = None
 
-    # What the transport calls
-
-    def connection_made(self, transport: Any) -> None:
+    def take_over(self, transport: Transport) -> None:
+        """From now on the connection is this side's."""
         self.transport = transport
+        transport.set_protocol(self)
+
+    # What the transport calls
 
     def data_received(self, data: bytes) -> None:
         frames = self.frames
