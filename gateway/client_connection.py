@@ -118,7 +118,7 @@ class ClientConnection(Protocol):
                 self._outflow.unsent += len(data)
 
     def when_drained(self, go_on: Callable[[], None]) -> None:
-        """To be called back when the client, blocked at the moment, has taken enough of what was written, or is gone."""
+        """Call back when the client, blocked at the moment, has taken enough of what was written, or is gone."""
         self._drained = go_on
 
     def cut(self) -> None:

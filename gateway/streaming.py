@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Future, get_running_loop
+from asyncio import CancelledError, Future, get_running_loop
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ class Streaming:
             self._write(data, last)
 
     def _write_when_safe(self, data: bytes, last: bool, safe: Future[None]) -> None:
-        error = safe.exception()
+        error = CancelledError() if safe.cancelled() else safe.exception()
         if error is not None:
             self._end(error)
         elif not self._over.done():

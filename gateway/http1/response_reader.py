@@ -21,10 +21,10 @@ _lines: Final = LineReader(NOTABLE, HOP_BY_HOP)
 class ResponseReader:
     """Reads the responses to one request after another on one connection.
 
-    `interim` holds the 1xx responses before the response until the caller takes them; what follows a 101 is not read, it
-    is `rest`. `started` says that anything arrived, `complete` that the body has ended, `reusable` that another request
-    may follow on the same connection. A head that a target repeats is not read again: the last one is kept
-    with its meaning.
+    `interim` holds the 1xx responses before the response until the caller takes them; what follows a 101 is not read,
+    it is `rest`. `started` says that anything arrived, `complete` that the body has ended, `reusable` that another
+    request may follow on the same connection. A head that a target repeats is not read again: the last one is kept with
+    its meaning.
     """
 
     __slots__ = (

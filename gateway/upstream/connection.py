@@ -183,13 +183,11 @@ class Connection(Protocol):
             return
         try:
             response = reader.feed(data)
+            if reader.interim:
+                self._relay_interim(call, reader)
         except Malformed as malformed:
             self._fail(malformed)
             return
-        if reader.interim:
-            self._relay_interim(call, reader)
-            if self._call is None:
-                return  # it is no connection of HTTP any more, or none at all
         if response is not None:
             self._response = response
         if reader.complete:
@@ -244,15 +242,11 @@ class Connection(Protocol):
                 call.request.inform(status, fields)
 
     def _switch(self, call: Call, headers: Headers, rest: bytes) -> None:
-        """The target goes on in another protocol, if that is the one it was asked for: the connection is a tunnel's."""
+        """The connection is a tunnel's from now on. Raises Malformed if the target was not asked, or answers wrong."""
         handshake, transport = call.request.handshake, self._transport
-        try:
-            if handshake is None or transport is None:
-                raise Malformed("it switched protocols unasked")
-            compressed = handshake.check(headers)
-        except Malformed as malformed:
-            self._fail(malformed)
-            return
+        if handshake is None or transport is None:
+            raise Malformed("it switched protocols unasked")
+        compressed = handshake.check(headers)
         self._call = None
         tunnel = Tunnel(handshake.options, compressed=compressed, rest=rest, lost=self.connection_lost)
         tunnel.upstream.take_over(transport)

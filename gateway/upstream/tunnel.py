@@ -227,8 +227,10 @@ class Tunnel(Body):
         other.end()
         other.listen()
         self._part()
-        if other.transport is None and self._over is not None and not self._over.done():
-            self._over.set_result(None)
+        if other.transport is None:
+            self.finish()
+            if self._over is not None and not self._over.done():
+                self._over.set_result(None)
 
     # Endings
 
