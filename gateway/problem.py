@@ -65,6 +65,12 @@ class Unauthorized(Problem):
     status, slug = 401, "unauthorized"
 
 
+class OriginRefused(Problem):
+    """Pages of this origin may not call here from a browser."""
+
+    status, slug = 403, "origin-refused"
+
+
 class NoRoute(Problem):
     """No route matches this request."""
 
@@ -99,6 +105,12 @@ class ExpectationFailed(Problem):
     """The request expects something that this gateway does not do."""
 
     status, slug = 417, "expectation-failed"
+
+
+class ConfigurationRefused(Problem):
+    """The configuration cannot be taken; the one before goes on."""
+
+    status, slug = 422, "configuration-refused"
 
 
 class HeadTooLarge(Problem):

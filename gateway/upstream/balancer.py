@@ -19,3 +19,9 @@ class RoundRobin:
         target = self._targets[self._next]
         self._next = (self._next + 1) % len(self._targets)
         return target
+
+    def inherit(self, previous: RoundRobin) -> None:
+        """Go on where another one stopped: with the first of its coming targets that is still there."""
+        places = {target.url: place for place, target in enumerate(self._targets)}
+        coming = (*previous._targets[previous._next :], *previous._targets[: previous._next])
+        self._next = next((places[target.url] for target in coming if target.url in places), 0)

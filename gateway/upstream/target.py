@@ -37,11 +37,15 @@ class TargetOptions(Options):
 
 
 class Target:
-    """One address of an upstream, ready to be connected to. `authority` is what its own Host field would say."""
+    """One address of an upstream, ready to be connected to. `authority` is what its own Host field would say.
 
-    __slots__ = ("address", "authority", "host", "port")
+    `url` is how it is known again after a reload.
+    """
+
+    __slots__ = ("address", "authority", "host", "port", "url")
 
     def __init__(self, options: TargetOptions) -> None:
+        self.url = options.url
         parts = urlsplit(options.url)
         self.host = parts.hostname or ""
         self.port = parts.port or 80

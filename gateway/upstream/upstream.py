@@ -12,6 +12,7 @@ from gateway.exchange import Request
 from gateway.forwarding import Forwarding, upstream_head
 from gateway.http1.grammar import IDEMPOTENT, valid_host
 from gateway.http1.response_head import Malformed
+from gateway.metrics import GaugePart
 from gateway.options import Duration, Options, Size
 from gateway.problem import BadGateway, GatewayTimeout, Overloaded, Problem
 from gateway.upstream.balancer import RoundRobin
@@ -87,13 +88,13 @@ class Upstream:
         self, name: str, options: UpstreamOptions, *, forwarding: Forwarding, background: Background, metrics: Metrics
     ) -> None:
         self.name = name
-        self._options = options
+        self.options = options
         self._timeouts = options.timeouts
         self._time = get_running_loop().time
         self._total = options.timeouts.total
         self._preserves_host = options.host == "preserve"
         self._host = None if options.host in ("preserve", "target") else options.host
-        self._forwarding = forwarding
+        self.forwarding = forwarding
         self._background = background
         self._balancer = RoundRobin([Target(target) for target in options.targets])
         self.pool = Pool(
@@ -111,10 +112,10 @@ class Upstream:
         connections = metrics.gauge(
             "tallygate_upstream_connections", "Connections to the upstream's targets, by state.", ("upstream", "state")
         )
-        self._active, self._idle = connections.labels(name, "active"), connections.labels(name, "idle")
-        self._waiting = metrics.gauge(
-            "tallygate_upstream_waiting", "Calls that wait for a connection.", ("upstream",)
-        ).labels(name)
+        self._active = GaugePart(connections.labels(name, "active"))
+        self._idle = GaugePart(connections.labels(name, "idle"))
+        waiting = metrics.gauge("tallygate_upstream_waiting", "Calls that wait for a connection.", ("upstream",))
+        self._waiting = GaugePart(waiting.labels(name))
 
     def call(self, request: Request, caller: Caller) -> Call:
         """Send the request to a target; the caller hears of the response once its head is there."""
@@ -162,7 +163,7 @@ class Upstream:
             host = request.host
         else:
             host = call.target.authority if self._host is None else self._host
-        connection.send(call, upstream_head(request, self._forwarding, host), now)
+        connection.send(call, upstream_head(request, self.forwarding, host), now)
 
     async def _open_for(self, call: Call) -> None:
         """What waits for a connection is a task: opening has a deadline."""
@@ -175,6 +176,12 @@ class Upstream:
         call.opening = None
         self._send(call, connection, self._time())
 
+    def inherit(self, previous: Upstream) -> None:
+        """Go on with what an upstream of this name, whose options were others, knows of the targets that are still
+        there. Both serve for a while.
+        """
+        self._balancer.inherit(previous._balancer)
+
     def start(self) -> None:
         """Begin to look at deadlines."""
         self._background.every(SWEEP_SECONDS, self._sweep, f"deadlines of {self.name}")
@@ -183,12 +190,21 @@ class Upstream:
         """Close idle connections now and the others as their calls end."""
         self.pool.close()
 
+    async def stop(self) -> None:
+        """Close all connections, whatever is on its way, and end what runs in this upstream's background."""
+        self.pool.close()
+        for connection in list(self.pool.connections):
+            connection.abort()
+        await self._background.stop()
+        for part in (self._active, self._idle, self._waiting):
+            part.set(0.0)
+
     async def _open(self, target: Target) -> Connection:
         async with timeout(self._timeouts.connect):
             _, connection = await get_running_loop().create_connection(
                 lambda: Connection(
                     target,
-                    max_head=self._options.max_response_head,
+                    max_head=self.options.max_response_head,
                     first_byte=self._timeouts.first_byte,
                     idle=self._timeouts.idle,
                     background=self._background,

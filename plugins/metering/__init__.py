@@ -104,6 +104,8 @@ TALLY: Final = Note[_Tally]()
 class Metering(Plugin[Config]):
     """One usage event per exchange of a known consumer, whatever happens to it."""
 
+    guards = "metering"
+
     @classmethod
     def hooks(cls, config: Config | None = None) -> list[str]:
         """Of the response's head only a meter that reads JSON wants to know."""

@@ -1,0 +1,201 @@
+"""Runtime: everything of an edge process that is made from one configuration, but for the listeners.
+
+A reload builds a new one beside the one that serves. What has not changed is the same object in both, and what has
+changed goes on with the state that belongs to its name; so connections, counts and limits do not begin anew. The old
+runtime ends the requests it began, and is stopped when it has none left.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import timeout
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from gateway.background import Background
+from gateway.chain import Chain
+from gateway.clock import Clock
+from gateway.config import GatewayConfig
+from gateway.consumers import Consumers
+from gateway.delivery import Delivery
+from gateway.exchange import Request, Response
+from gateway.forwarding import Forwarding
+from gateway.log import LineSink, redact
+from gateway.metering.journal import Journal
+from gateway.metrics import Metrics
+from gateway.plugin import AnyPlugin
+from gateway.plugin_loader import PluginSpec
+from gateway.route import UNMATCHED, Route, RouteOptions, Unmatched
+from gateway.router import Router
+from gateway.services import Services
+from gateway.traffic import Traffic
+from gateway.upstream.call import response_of
+from gateway.upstream.upstream import Upstream
+
+STOP_SECONDS: Final = 5.0
+"""What a plugin may take to stop."""
+
+log: Final = logging.getLogger(__name__)
+
+
+class BuildFailed(Exception):
+    """A runtime cannot be built; the text says what stands in the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What a process has for as long as it lives, whatever its configuration."""
+
+    clock: Clock
+    metrics: Metrics
+    traffic: Traffic
+    journal: Journal
+    access_log: LineSink
+
+
+class _Placed(NamedTuple):
+    """A plugin in its place: the name of its route, UNMATCHED for what no route takes, and what the file says of it."""
+
+    route: str
+    spec: PluginSpec
+    plugin: AnyPlugin
+
+    def __str__(self) -> str:
+        return f"plugin {self.spec.name} of route {self.route}"
+
+
+class Runtime:
+    """`delivery` serves the requests. Made by `build`, ended by `stop`."""
+
+    def __init__(
+        self, config: GatewayConfig, lasting: Lasting, background: Background, previous: Runtime | None
+    ) -> None:
+        """Raises BuildFailed."""
+        self.config = config
+        self._lasting = lasting
+        self._background = background
+        self.forwarding = self._forwarding(previous)
+        self.consumers = self._consumers(previous)
+        self.upstreams = {name: self._upstream(name, previous) for name in config.upstreams}
+        self._services = Services(
+            clock=lasting.clock,
+            metrics=lasting.metrics,
+            background=background,
+            consumers=self.consumers,
+            journal=lasting.journal,
+            access_log=lasting.access_log,
+            forward=_forwarder(self.upstreams),
+        )
+        self._plugins: dict[tuple[str, str], _Placed] = {}
+        self._started: list[_Placed] = []
+        routes = [self._route(options, previous) for options in config.routes]
+        unmatched = Unmatched(self._chain(UNMATCHED, config.plugins_of(None), previous))
+        self.delivery = Delivery(Router(routes), unmatched, traffic=lasting.traffic, clock=lasting.clock)
+
+    @classmethod
+    async def build(cls, config: GatewayConfig, lasting: Lasting, previous: Runtime | None = None) -> Runtime:
+        """One that can serve, beside the one that serves now. Raises BuildFailed, and leaves nothing behind then."""
+        background = Background()
+        try:
+            runtime = cls(config, lasting, background, previous)
+        except BaseException:
+            await background.stop()
+            raise
+        try:
+            await runtime._start(previous)
+        except BaseException:
+            await runtime.stop(lambda: [previous] if previous is not None else [])
+            raise
+        return runtime
+
+    async def stop(self, others: Callable[[], Iterable[Runtime]]) -> None:
+        """Nothing is served by it any more: stop its plugins, then the upstreams that no other one has by then."""
+        for placed in reversed(self._started):
+            try:
+                async with timeout(STOP_SECONDS):
+                    await placed.plugin.stop()
+            except Exception:
+                log.exception("%s did not stop well", placed)
+        await self._background.stop()
+        shared = {upstream for other in others() for upstream in other.upstreams.values()}
+        for upstream in self.upstreams.values():
+            if upstream not in shared:
+                await upstream.stop()
+        self.upstreams.clear()
+
+    async def _start(self, previous: Runtime | None) -> None:
+        for placed in self._plugins.values():
+            with _named(str(placed)):
+                await placed.plugin.start()
+            self._started.append(placed)
+        for name, upstream in self.upstreams.items():
+            if previous is None or previous.upstreams.get(name) is not upstream:
+                upstream.start()
+
+    # Parts, each the same as before or the heir of what was in its place
+
+    def _forwarding(self, previous: Runtime | None) -> Forwarding:
+        if previous is not None and previous.config.trusted_proxies == self.config.trusted_proxies:
+            return previous.forwarding
+        return Forwarding(self.config.trusted_proxies)
+
+    def _consumers(self, previous: Runtime | None) -> Consumers:
+        if previous is not None and previous.config.consumers == self.config.consumers:
+            return previous.consumers
+        return Consumers(self.config.consumers)
+
+    def _upstream(self, name: str, previous: Runtime | None) -> Upstream:
+        before = previous.upstreams.get(name) if previous is not None else None
+        options = self.config.upstreams[name]
+        if before is not None and before.options == options and before.forwarding is self.forwarding:
+            return before
+        with _named(f"upstream {name}"):
+            upstream = Upstream(
+                name,
+                options,
+                forwarding=self.forwarding,
+                background=Background(),  # of its own: it may outlive this runtime
+                metrics=self._lasting.metrics,
+            )
+            if before is not None:
+                upstream.inherit(before)
+        return upstream
+
+    def _route(self, options: RouteOptions, previous: Runtime | None) -> Route:
+        chain = self._chain(options.name, self.config.plugins_of(options), previous)
+        return Route(options, chain, self.upstreams[options.upstream], self._lasting.clock)
+
+    def _chain(self, route: str, specs: Iterable[PluginSpec], previous: Runtime | None) -> Chain:
+        plugins = [self._plugin(route, spec, previous) for spec in specs]
+        with _named(f"route {route}"):
+            return Chain(plugins)
+
+    def _plugin(self, route: str, spec: PluginSpec, previous: Runtime | None) -> AnyPlugin:
+        before = previous._plugins.get((route, spec.name)) if previous is not None else None
+        with _named(f"plugin {spec.name} of route {route}"):
+            plugin = spec.plugin(spec.config, self._services)
+            if before is not None and before.spec.plugin is spec.plugin and before.spec.config == spec.config:
+                plugin.inherit(before.plugin)
+        self._plugins[route, spec.name] = _Placed(route, spec, plugin)
+        return plugin
+
+
+def _forwarder(upstreams: Mapping[str, Upstream]) -> Callable[[Request, str], Awaitable[Response]]:
+    """`Services.forward`; it knows no more than it needs, as a plugin that somebody remembers keeps it alive."""
+
+    async def forward(request: Request, upstream: str) -> Response:
+        return await response_of(lambda caller: upstreams[upstream].call(request, caller))
+
+    return forward
+
+
+@contextmanager
+def _named(part: str) -> Iterator[None]:
+    """Whatever goes wrong in here is this part's fault. Raises BuildFailed."""
+    try:
+        yield
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise BuildFailed(redact(f"{part}: {text}")) from error
