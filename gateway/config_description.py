@@ -61,9 +61,10 @@ class _Description:
 
     def of(self, config: GatewayConfig) -> Description:
         described: Description = {"gateway": {}}
-        for field in type(config).model_fields:
-            if field not in _DESCRIBED_APART:
-                described["gateway"] |= self._part(getattr(config, field), (field,), field)
+        for name, field in type(config).model_fields.items():
+            if name not in _DESCRIBED_APART:
+                options = self.options(getattr(config, name), (name,), name, unit_of(field.metadata))
+                described["gateway"] |= {option.name: self._text(option) for option in options}
         for name, section in config.sections().items():
             described[f"section {name}"] = self._part(section, (name,))
         for place, listener in enumerate(config.listeners):
@@ -89,8 +90,8 @@ class _Description:
                 guards = part.get(GUARDED_BY + spec.plugin.guards)
                 part[GUARDED_BY + spec.plugin.guards] = f"{guards}, {spec.name}" if guards else spec.name
 
-    def _part(self, block: Any, steps: Steps, name: str = "") -> Part:
-        return {option.name: self._text(option) for option in self.options(block, steps, name)}
+    def _part(self, block: Any, steps: Steps) -> Part:
+        return {option.name: self._text(option) for option in self.options(block, steps)}
 
     def options(self, block: Any, steps: Steps, name: str = "", unit: Unit | None = None) -> Iterator[Option]:
         prefix = f"{name}." if name else ""
@@ -120,7 +121,7 @@ class _Description:
     def _text(self, option: Option) -> str:
         key = str(option.steps[-1])
         if key == "sha256":
-            return f"{option.value[:8]}…"
+            return self._shown(option.steps, f"{option.value[:8]}…")
         if isinstance(option.value, str) and option.value and _SECRET.search(key):
             return self._shown(option.steps, _HIDDEN)
         return self._shown(option.steps, _written(option.value, option.unit))
@@ -142,6 +143,8 @@ def _written(value: Any, unit: Unit | None) -> str:
             return "true" if value else "false"
         case set() | frozenset() if all(isinstance(item, int) for item in value):
             return ", ".join(_ranges(value)) or NONE
+        case dict() if not value:
+            return NONE
         case list() | tuple() | set() | frozenset():
             return ", ".join(_written(item, None) for item in value) or NONE
     return write_amount(value, unit)

@@ -109,9 +109,7 @@ class ControlPipe:
         """The next message, or None when the other side is gone or talks nonsense."""
         while True:
             try:
-                packet, descriptors, *_ = socket.recv_fds(
-                    self._end, LONGEST_PACKET, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-                )
+                packet, descriptors, *_ = socket.recv_fds(self._end, LONGEST_PACKET, MOST_DESCRIPTORS)
             except BlockingIOError:
                 await self._readable()
             except ConnectionResetError:
@@ -142,6 +140,8 @@ def _message(packet: bytes, descriptors: list[int]) -> Message | None:
     except msgspec.DecodeError:
         message = None
     if isinstance(message, Prepare) and len(message.descriptors) == len(descriptors):
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
         return msgspec.structs.replace(message, descriptors=tuple(descriptors))
     for descriptor in descriptors:
         os.close(descriptor)
