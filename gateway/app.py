@@ -67,8 +67,8 @@ class Follower:
                     await self._abort()
                     self._building = self._background.start(self._prepare(message), "build")
                 case Commit(generation):
-                    if await self._edge.commit(generation):
-                        self._pipe.say(Committed(generation))
+                    taken = await self._edge.commit(generation)
+                    self._pipe.say(Committed(generation) if taken else Refused(generation, ["it was not prepared"]))
                 case Abort():
                     await self._abort()
                 case Drain() | None:

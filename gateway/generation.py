@@ -21,6 +21,7 @@ class Generation:
         binds = [listener.bind for listener in config.listeners]
         self.sockets: ListeningSockets = ListeningSockets(binds, slots, previous.sockets if previous else None)
         self.snapshot = Snapshot(config.source)
+        self.fingerprint = config.source.fingerprint()
 
     def descriptors(self, slot: int) -> tuple[int, ...]:
         """What the process in this slot needs: the snapshot, and a socket for each listener, in their order."""

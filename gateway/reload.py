@@ -101,7 +101,7 @@ class Reloader:
         """Which configuration is current, which one each process serves with, and what came of the last reload."""
         report: dict[str, Any] = {
             "generation": self.current.number,
-            "fingerprint": self.current.config.source.fingerprint(),
+            "fingerprint": self.current.fingerprint,
             "processes": {edge.child.name: edge.generation for edge in self._edges},
         }
         if self.last is not None:

@@ -8,7 +8,7 @@ runtime ends the requests it began, and is stopped when it has none left.
 from __future__ import annotations
 
 import logging
-from asyncio import timeout
+from asyncio import sleep, timeout
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from gateway.metering.journal import Journal
 from gateway.metrics import Metrics
 from gateway.plugin import AnyPlugin
 from gateway.plugin_loader import PluginSpec
-from gateway.route import UNMATCHED, Route, RouteOptions, Unmatched
+from gateway.route import UNMATCHED, Route, Unmatched
 from gateway.router import Router
 from gateway.services import Services
 from gateway.traffic import Traffic
@@ -69,41 +69,33 @@ class _Placed(NamedTuple):
 class Runtime:
     """`delivery` serves the requests. Made by `build`, ended by `stop`."""
 
-    def __init__(
-        self, config: GatewayConfig, lasting: Lasting, background: Background, previous: Runtime | None
-    ) -> None:
-        """Raises BuildFailed."""
+    delivery: Delivery
+
+    def __init__(self, config: GatewayConfig, lasting: Lasting, previous: Runtime | None) -> None:
         self.config = config
+        self.forwarding = _forwarding(config, previous)
+        self.consumers = _consumers(config, previous)
+        self.upstreams: dict[str, Upstream] = {}
         self._lasting = lasting
-        self._background = background
-        self.forwarding = self._forwarding(previous)
-        self.consumers = self._consumers(previous)
-        self.upstreams = {name: self._upstream(name, previous) for name in config.upstreams}
+        self._background = Background()
+        self._plugins: dict[tuple[str, str], _Placed] = {}
+        self._started: list[_Placed] = []
         self._services = Services(
             clock=lasting.clock,
             metrics=lasting.metrics,
-            background=background,
+            background=self._background,
             consumers=self.consumers,
             journal=lasting.journal,
             access_log=lasting.access_log,
             forward=_forwarder(self.upstreams),
         )
-        self._plugins: dict[tuple[str, str], _Placed] = {}
-        self._started: list[_Placed] = []
-        routes = [self._route(options, previous) for options in config.routes]
-        unmatched = Unmatched(self._chain(UNMATCHED, config.plugins_of(None), previous))
-        self.delivery = Delivery(Router(routes), unmatched, traffic=lasting.traffic, clock=lasting.clock)
 
     @classmethod
     async def build(cls, config: GatewayConfig, lasting: Lasting, previous: Runtime | None = None) -> Runtime:
         """One that can serve, beside the one that serves now. Raises BuildFailed, and leaves nothing behind then."""
-        background = Background()
+        runtime = cls(config, lasting, previous)
         try:
-            runtime = cls(config, lasting, background, previous)
-        except BaseException:
-            await background.stop()
-            raise
-        try:
+            await runtime._make(previous)
             await runtime._start(previous)
         except BaseException:
             await runtime.stop(lambda: [previous] if previous is not None else [])
@@ -125,6 +117,19 @@ class Runtime:
                 await upstream.stop()
         self.upstreams.clear()
 
+    async def _make(self, previous: Runtime | None) -> None:
+        """Every part, with room between two for the requests that the previous one serves."""
+        config, clock = self.config, self._lasting.clock
+        for name in config.upstreams:
+            self.upstreams[name] = self._upstream(name, previous)
+        routes = []
+        for options in config.routes:
+            chain = self._chain(options.name, config.plugins_of(options), previous)
+            routes.append(Route(options, chain, self.upstreams[options.upstream], clock))
+            await sleep(0)
+        unmatched = Unmatched(self._chain(UNMATCHED, config.plugins_of(None), previous))
+        self.delivery = Delivery(Router(routes), unmatched, traffic=self._lasting.traffic, clock=clock)
+
     async def _start(self, previous: Runtime | None) -> None:
         for placed in self._plugins.values():
             with _named(str(placed)):
@@ -135,16 +140,6 @@ class Runtime:
                 upstream.start()
 
     # Parts, each the same as before or the heir of what was in its place
-
-    def _forwarding(self, previous: Runtime | None) -> Forwarding:
-        if previous is not None and previous.config.trusted_proxies == self.config.trusted_proxies:
-            return previous.forwarding
-        return Forwarding(self.config.trusted_proxies)
-
-    def _consumers(self, previous: Runtime | None) -> Consumers:
-        if previous is not None and previous.config.consumers == self.config.consumers:
-            return previous.consumers
-        return Consumers(self.config.consumers)
 
     def _upstream(self, name: str, previous: Runtime | None) -> Upstream:
         before = previous.upstreams.get(name) if previous is not None else None
@@ -163,10 +158,6 @@ class Runtime:
                 upstream.inherit(before)
         return upstream
 
-    def _route(self, options: RouteOptions, previous: Runtime | None) -> Route:
-        chain = self._chain(options.name, self.config.plugins_of(options), previous)
-        return Route(options, chain, self.upstreams[options.upstream], self._lasting.clock)
-
     def _chain(self, route: str, specs: Iterable[PluginSpec], previous: Runtime | None) -> Chain:
         plugins = [self._plugin(route, spec, previous) for spec in specs]
         with _named(f"route {route}"):
@@ -180,6 +171,18 @@ class Runtime:
                 plugin.inherit(before.plugin)
         self._plugins[route, spec.name] = _Placed(route, spec, plugin)
         return plugin
+
+
+def _forwarding(config: GatewayConfig, previous: Runtime | None) -> Forwarding:
+    if previous is not None and previous.config.trusted_proxies == config.trusted_proxies:
+        return previous.forwarding
+    return Forwarding(config.trusted_proxies)
+
+
+def _consumers(config: GatewayConfig, previous: Runtime | None) -> Consumers:
+    if previous is not None and previous.config.consumers == config.consumers:
+        return previous.consumers
+    return Consumers(config.consumers)
 
 
 def _forwarder(upstreams: Mapping[str, Upstream]) -> Callable[[Request, str], Awaitable[Response]]:
@@ -196,6 +199,6 @@ def _named(part: str) -> Iterator[None]:
     """Whatever goes wrong in here is this part's fault. Raises BuildFailed."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a stranger's plugin may raise anything
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise BuildFailed(redact(f"{part}: {text}")) from error

@@ -1,4 +1,4 @@
-"""What differs between two configurations: said in the words of the file, without secrets, and loudly where it must be."""
+"""What differs between two configurations: in the words of the file, without secrets, loudly where it must be."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ def watched(here: Path) -> Watched:
     return Watched()
 
 
-def rewrite() -> None:
-    Path("gateway.yaml").write_text(TEXT + "# more\n")
+def rewrite(size: int = 9) -> None:
+    Path("gateway.yaml").write_text(TEXT + "#" * (size + 1))
 
 
 def same_size() -> None:
@@ -80,7 +80,7 @@ async def test_any_change_is_noticed_once_it_is_at_rest(watched: Watched, change
 
 async def test_a_file_that_goes_on_changing_is_waited_for(watched: Watched) -> None:
     for size in range(5):
-        Path("gateway.yaml").write_text(TEXT + "#" * (size + 1))
+        rewrite(size)
         assert await watched.look(1) == 0
     assert await watched.look(1) == 1
 

@@ -87,10 +87,10 @@ async def test_descriptors_arrive_under_their_own_numbers(ends: Ends) -> None:
 
 async def test_descriptors_that_nobody_expects_are_closed(ends: Ends) -> None:
     before = open_descriptors()
-    with open(os.devnull) as file, socket.socket(fileno=os.dup(ends[0]._end.fileno())) as end:
-        socket.send_fds(end, [b'{"type":"ready"}'], [file.fileno()] * 3)
+    with socket.socket(fileno=os.dup(ends[0]._end.fileno())) as end:
+        socket.send_fds(end, [b'{"type":"ready"}'], [end.fileno()] * 3)
         assert await ends[1].hear() == Ready()
-        socket.send_fds(end, [b'{"type":"prepare","generation":1,"descriptors":[1]}'], [file.fileno()] * 2)
+        socket.send_fds(end, [b'{"type":"prepare","generation":1,"descriptors":[1]}'], [end.fileno()] * 2)
         assert await ends[1].hear() is None
     assert open_descriptors() == before
 

@@ -1,4 +1,4 @@
-"""Edge: what begins after a commit is served anew, what began before it ends as it began, and nothing is kept for ever."""
+"""Edge: what begins after a commit is served anew, what began before ends as it began, and nothing is kept for ever."""
 
 from __future__ import annotations
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from gateway.config import GatewayConfig
-from gateway.exchange import Exchange, Request
-from gateway.headers import Headers
 from gateway.runtime import BuildFailed, Lasting, Runtime
 from gateway.traffic import Traffic
 from tests.fixtures.configuration import loaded
@@ -198,7 +196,7 @@ async def test_a_build_that_is_given_up_leaves_nothing_behind(lasting: Lasting, 
     first = await Runtime.build(configured(), lasting)
     module = COUNTING.replace('STORY.append(f"starts {self.config.step}")', "import asyncio; await asyncio.sleep(60)")
     write_plugin("slow", module)
-    text = TEXT.replace("- name", '- {{name: s, upstream: other, match: {{path: /s}}, plugins: [slow: ]}}\n  - name')
+    text = TEXT.replace("- name", "- {{name: s, upstream: other, match: {{path: /s}}, plugins: [slow: ]}}\n  - name")
     config = loaded(text.format(route="r", counting="", targets='"http://127.0.0.1:5"', proxies="[]", consumer="bob"))
     before = asyncio.all_tasks()
     building = asyncio.create_task(Runtime.build(config, lasting, first))
@@ -228,16 +226,3 @@ async def test_a_plugin_that_does_not_stop_well_is_no_obstacle(
     await runtime.stop(list)
     assert upstream.pool._closed
     assert "plugin counting of route r did not stop well" in caplog.text
-
-
-async def test_the_same_fields_do_not_keep_what_read_them_for_ever(lasting: Lasting) -> None:
-    """A client that says the same for hours goes through the plugins of many configurations."""
-    exchange = Exchange(Request("GET", "/", Headers({"x-api-key": "k"})), lasting.clock)
-    fields = exchange.request.headers._fields
-    for _ in range(1000):
-
-        def reading(headers: Headers) -> str | None:
-            return headers.get("x-api-key")
-
-        assert Headers(fields).once(reading) == "k"
-        assert len(fields.made) <= 32
