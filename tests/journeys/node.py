@@ -102,12 +102,13 @@ def configuration(directory: Path, redis: str, postgres: str, upstream: int) -> 
 
 
 class Node:
-    """Change `config` before the start; `edge` and `worker` are the processes that run now."""
+    """Change `config` and `program` before the start; `edge` and `worker` are the processes that run now."""
 
     def __init__(self, directory: Path, redis: str, postgres: str, upstream: int) -> None:
         self.directory = directory
         self.config = configuration(directory, redis, postgres, upstream)
         self.journal = directory / "journal"
+        self.program: Sequence[str] = ("-m", "gateway")
         self.edge: asyncio.subprocess.Process | None = None
         self.worker: asyncio.subprocess.Process | None = None
         self._postgres = postgres
@@ -168,7 +169,7 @@ class Node:
         self.write()
         with (self.directory / f"{command}.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *before, sys.executable, "-m", "gateway", command, "--config", "gateway.yaml",
+                *before, sys.executable, *self.program, command, "--config", "gateway.yaml",
                 cwd=self.directory, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log,
             )  # fmt: skip
 

@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.journeys.line import Line, Load
+from tests.journeys import guardless
+from tests.journeys.line import Cut, Line, Load
 from tests.journeys.node import Node, until
 from tests.journeys.system import free_port
 from tests.journeys.upstream import Call, Upstream
@@ -132,6 +133,24 @@ async def test_fifty_reloads_under_load_drop_nothing(node: Node, upstream: Upstr
     assert await node.end_edge(15) == 0
     assert await node.reconcile() == (0, f"{len(rows):,} records accounted for, {len(rows):,} booked\nno gaps\n")
     assert "Traceback" not in node.log("edge")
+
+
+async def test_control_a_configuration_that_is_ended_at_once_takes_its_streams_along(
+    node: Node, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+):
+    """Without the guard the same stream is broken off: the test above can fail."""
+    monkeypatch.setenv("GUARDLESS", "retirement")
+    node.program = (guardless.__file__,)
+    await node.start()
+    line = await node.line()
+    line.send("/held/stream")
+    call = await upstream.call()
+    await Stream(line, call).begin()
+    change(node, 1)
+    assert (await node.reload())[0] == 200
+    assert not await call.lives(5)
+    with pytest.raises(Cut):
+        await line.piece()
 
 
 async def refuses_what_is_wrong(node: Node) -> None:
