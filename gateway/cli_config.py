@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from gateway.admin_client import AdminUnreachable, ask
 from gateway.config import GatewayConfig, load
 from gateway.config_description import Description, describe
 from gateway.config_diff import differences
+from gateway.listener import parse_bind
 from gateway.route import MatchOptions
 
 RUNNING: Final = "running"
@@ -42,7 +43,17 @@ def takes_config(parser: ArgumentParser) -> None:
 
 
 def _takes_admin(parser: ArgumentParser) -> None:
-    parser.add_argument("--admin", metavar="ADDRESS", help="the admin listener (default: what the configuration says)")
+    parser.add_argument(
+        "--admin", metavar="ADDRESS", type=_address, help="the admin listener (default: what the configuration says)"
+    )
+
+
+def _address(text: str) -> str:
+    try:
+        parse_bind(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return text
 
 
 def check(options: Namespace) -> int:
