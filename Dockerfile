@@ -13,7 +13,7 @@ COPY gateway gateway
 COPY plugins plugins
 RUN python -m venv /opt/tallygate \
     && /opt/tallygate/bin/pip install --no-cache-dir --only-binary :all: --constraint constraints.txt setuptools wheel \
-    && /opt/tallygate/bin/pip install --no-cache-dir --constraint constraints.txt . \
+    && /opt/tallygate/bin/pip install --no-cache-dir --constraint constraints.txt '.[compress]' \
     && /opt/tallygate/bin/pip uninstall --yes pip setuptools wheel
 
 FROM python:3.11-slim

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+EXTRAS = "compress,embedded,development"
+
 
 def main(root: Path, stamp: str) -> int:
     """Bring `root/.venv` up to date and write `stamp` into it. Returns the exit status."""
@@ -55,7 +57,7 @@ def make(environment: Path) -> bool:
 
 def install(environment: Path, root: Path) -> bool:
     pip = [environment / "bin" / "python", "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]
-    wanted = ["install", "--constraint", root / "constraints.txt", "--editable", f"{root}[embedded,development]"]
+    wanted = ["install", "--constraint", root / "constraints.txt", "--editable", f"{root}[{EXTRAS}]"]
     installed = subprocess.run([*pip, *wanted], check=False).returncode == 0
     if not installed:
         print("tallygate: the packages could not be installed; what pip said stands above", file=sys.stderr)

@@ -35,7 +35,6 @@ from gateway.runtime import BuildFailed, Lasting
 from gateway.snapshot import read_snapshot
 from gateway.stores.address import redis_url
 from gateway.stores.redis import Redis
-from gateway.traffic import Traffic
 from gateway.vitals import watch
 
 _FLUSH_SECONDS: Final = 2.0
@@ -129,7 +128,9 @@ class Start(NamedTuple):
     control: int
 
 
-async def serve(start: Start, usage: Usage, access_log: LineSink, pipe: ControlPipe, metrics: Metrics) -> None:
+async def serve(
+    start: Start, usage: Usage, access_log: LineSink, pipe: ControlPipe, *, redis: Redis, metrics: Metrics
+) -> None:
     """Serve until the supervisor says drain, or is gone; then finish what is in flight and hand over the journal."""
     clock, vitals = Clock(), Background()
     watch(vitals, metrics)
@@ -138,7 +139,8 @@ async def serve(start: Start, usage: Usage, access_log: LineSink, pipe: ControlP
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT)
-    edge = Edge(Lasting(clock, metrics, Traffic(metrics), usage.journal, access_log))
+    lasting = Lasting(clock=clock, metrics=metrics, journal=usage.journal, redis=redis, access_log=access_log)
+    edge = Edge(lasting)
     await edge.prepare(start.generation, start.config, start.fingerprint, start.sockets)
     await edge.commit(start.generation)
     pipe.say(Ready())
@@ -146,6 +148,7 @@ async def serve(start: Start, usage: Usage, access_log: LineSink, pipe: ControlP
     deadline = drain.deadline if drain is not None else edge.drain_timeout
     give_up_at = get_running_loop().time() + deadline
     await edge.stop(deadline)
+    await lasting.close()
     await usage.stop(max(_FLUSH_SECONDS, give_up_at - get_running_loop().time()))
     await vitals.stop()
 
@@ -155,16 +158,19 @@ async def run(start: Start, *, metrics_path: Path | None, log_to: int) -> int:
     metrics = Metrics(metrics_path)
     dropped = metrics.counter("tallygate_access_log_dropped_total", "Access log lines that nobody took.")
     pipe = ControlPipe(start.control)
-    redis = Redis(redis_url(start.config.stores))
+    stores = start.config.stores
+    redis = Redis(redis_url(stores))
+    redis_of_requests = Redis(redis_url(stores), deadline=stores.deadline)
     access_log = LineSink(log_to, dropped=dropped.inc)
     try:
         usage = Usage(start.config.usage, redis=redis, clock=Clock(), metrics=metrics)
-        await serve(start, usage, access_log, pipe, metrics)
+        await serve(start, usage, access_log, pipe, redis=redis_of_requests, metrics=metrics)
     except (JournalUnusable, BuildFailed) as error:
         pipe.say(Failed(str(error)))
         return 1
     finally:
         access_log.close()
+        await redis_of_requests.close()
         await redis.close()
         pipe.close()
     return 0

@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from asyncio import Future, get_running_loop
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 HIGH_WATER: Final = 256 * 1024
-LOW_WATER: Final = 64 * 1024
 
 
 class Source(Protocol):
@@ -48,6 +48,7 @@ class Body:
     """
 
     __slots__ = (
+        "_after",
         "_chunks",
         "_paused",
         "_size",
@@ -71,6 +72,7 @@ class Body:
         self._paused = False
         self._taken = False
         self._whole: bytes | None = None
+        self._after: Callable[[], None] | None = None
         self.complete = False
         self.error: Exception | None = None
         self.length = length
@@ -113,12 +115,14 @@ class Body:
             if source is not None:
                 source.resume_body()
         self._wake()
+        self._tell()
 
     def fail(self, error: Exception) -> None:
         """There will be no end: the reader gets `error` after what arrived before it."""
         if not self.complete and self.error is None:
             self.error = error
             self._wake()
+            self._tell()
 
     # The reader's side
 
@@ -192,6 +196,17 @@ class Body:
             self._chunks.append(self._whole)
             return True
         return not self._taken
+
+    def when_over(self, call: Callable[[], None]) -> None:
+        """Call this, once, when all of it has arrived or there will be no more."""
+        self._after = call
+        if self.complete or self.error is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        after, self._after = self._after, None
+        if after is not None:
+            after()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

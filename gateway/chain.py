@@ -47,7 +47,17 @@ def as_problem(error: Exception, exchange: Exchange) -> Problem:
 class Chain:
     """What stands between the client and the upstream on one route. Bound once; holds no state of a request."""
 
-    __slots__ = ("length", "on_chunk", "on_finish", "on_request", "on_response", "plugins", "waits")
+    __slots__ = (
+        "length",
+        "on_chunk",
+        "on_finish",
+        "on_request",
+        "on_response",
+        "on_sending",
+        "plugins",
+        "sees_body",
+        "waits",
+    )
 
     def __init__(self, plugins: Sequence[AnyPlugin]) -> None:
         self.plugins = tuple(plugins)
@@ -56,6 +66,8 @@ class Chain:
         self.on_response = stops(plugins, "on_response", may_wait=True)[::-1]
         self.waits = any(waits for _, _, waits in self.on_request + self.on_response)
         self.on_chunk = stops(plugins, "on_chunk", may_wait=False)[::-1]
+        self.on_sending = stops(plugins, "on_sending", may_wait=False)[::-1]
+        self.sees_body = bool(self.on_chunk or self.on_sending)
         self.on_finish = stops(plugins, "on_finish", may_wait=False)[::-1]
 
     def enter(self, exchange: Exchange) -> Response | None:
@@ -125,10 +137,16 @@ class Chain:
         return other  # type: ignore[no-any-return]
 
     def passes(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
-        """A piece of the body on its way out, through the plugins that stood before the response's maker."""
+        """A piece of the body on its way out, through the plugins that stood before the response's maker.
+
+        Those that may change it come first, then those that only count what is sent.
+        """
         for place, hook, _ in self.on_chunk:
             if place < exchange.reached:
                 chunk = hook(exchange, chunk, last)
+        for place, hook, _ in self.on_sending:
+            if place < exchange.reached:
+                hook(exchange, len(chunk), last)
         return chunk
 
     def finish(self, exchange: Exchange) -> None:

@@ -28,7 +28,6 @@ class ClientConnection(Protocol):
     """One client's connection: requests come in one after another, each answered before the next is read.
 
     It is the Client of `delivery` and the Source of its requests' bodies. The listener lets it look at its deadlines.
-    `serving` is the exchange under way, which goes on for a while after a client has left.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -180,6 +179,7 @@ class ClientConnection(Protocol):
         request.peer = request.client = self.peer
         if listener.forwarding.trusts_some:
             request.client = listener.forwarding.client_of(self.peer, request.headers)
+            request.scheme = listener.forwarding.scheme_of(self.peer, request.headers) or request.scheme
         self.keep_alive = request.keep_alive
         if not request.http10:
             request.inform = self._inform

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Container, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, WithJsonSchema
+from pydantic import Field, PrivateAttr, ValidationError
 
 from gateway.admin import AdminOptions
-from gateway.config_names import check_names
+from gateway.config_names import check_names, check_upstream
 from gateway.config_reader import read
 from gateway.config_source import ConfigError, Source, Steps, descend, error_lines
 from gateway.config_watch import ReloadOptions
@@ -23,11 +22,12 @@ from gateway.config_wording import Finding, did_you_mean, findings
 from gateway.consumers import ConsumerOptions
 from gateway.listener import ListenerOptions
 from gateway.metering.usage import UsageOptions
-from gateway.options import FROM_FILE, Duration, Options
+from gateway.networks import Network
+from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams
 from gateway.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.route import RouteOptions
 from gateway.stores.store import StoresOptions
-from gateway.upstream.upstream import UpstreamOptions
+from gateway.upstream.options import UpstreamOptions
 
 __all__ = ["ConfigError", "GatewayConfig", "PluginSpec", "compose", "load"]
 
@@ -37,19 +37,6 @@ else:  # by name, as plugins are: the edge reads the whole file but must not dep
     BillingOptions = importlib.import_module("gateway.billing.options").BillingOptions
 
 O = TypeVar("O", bound=Options)  # noqa: E741  # the usual letter for options here
-
-
-def _network(value: Any) -> Any:
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    try:
-        return ip_network(value if isinstance(value, str) else "")  # it would take a number for an address as well
-    except ValueError:
-        raise ValueError(f"not an address or network: {value!r} (write 10.0.0.0/8, 192.0.2.7 or fd00::/8)") from None
-
-
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})]
-UpstreamName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
 
 
 class GatewayConfig(Options):
@@ -199,7 +186,11 @@ class _Composition:
             self._source.fault(steps, str(error))
             return None
         config = self._checked(plugin.config_type, steps)
-        return None if config is None else PluginSpec(name, plugin, config, steps)
+        if config is None:
+            return None
+        for keys in named_upstreams(config):
+            check_upstream(self._source, (*steps, *keys))
+        return PluginSpec(name, plugin, config, steps)
 
     def _checked(self, kind: type[O], steps: Steps, leave_out: Container[str] = ()) -> O | None:
         """The block at `steps` as a `kind`; None if it is none, and then the faults say why."""

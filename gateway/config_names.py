@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from gateway.config_source import Source, Steps
 from gateway.config_wording import did_you_mean
 from gateway.listener import parse_bind
-from gateway.router import path_pattern
+from gateway.path import path_pattern
 
 
 def check_names(source: Source) -> None:
     """Add a fault to the source for each name that is unknown or taken."""
-    _upstreams_exist(source)
+    for route in _items(source, ("routes",)):
+        check_upstream(source, (*route, "upstream"))
     _paths_are_patterns(source)
     _matches_differ(source)
     _once(source, ((*route, "name") for route in _items(source, ("routes",))), "name")
@@ -32,15 +33,14 @@ def _items(source: Source, steps: Steps) -> list[Steps]:
     return [(*steps, index) for index in range(len(value))] if isinstance(value, list) else []
 
 
-def _upstreams_exist(source: Source) -> None:
+def check_upstream(source: Source, steps: Steps) -> None:
+    """Add a fault if what stands there is not the name of an upstream."""
     upstreams = source.at(("upstreams",))
     known = list(upstreams) if isinstance(upstreams, dict) else []
-    for route in _items(source, ("routes",)):
-        steps = (*route, "upstream")
-        name = source.at(steps)
-        if isinstance(name, str) and name not in known:
-            shown = source.shown(steps)
-            source.fault(steps, f'unknown upstream "{shown}"{did_you_mean(shown, known)}')
+    name = source.at(steps)
+    if isinstance(name, str) and name not in known:
+        shown = source.shown(steps)
+        source.fault(steps, f'unknown upstream "{shown}"{did_you_mean(shown, known)}')
 
 
 def _paths_are_patterns(source: Source) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Future
+from asyncio import Future, gather
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
@@ -30,6 +30,8 @@ class Request:
 
     # What most requests do not have stands in the class: an instance costs what it differs by.
     scheme = "http"
+    hop_scheme = "http"
+    """How the peer reached us; `scheme` is how the client began, where a trusted proxy says so."""
     peer = ""
     client = ""
     identity = b""
@@ -99,8 +101,8 @@ class Exchange(dict[Note[Any], Any]):
     """One request on its way through a chain; as a mapping, the notes that plugins took on it: `exchange[STARTED]`.
 
     Times are seconds of the monotonic clock, but `admitted_at` is microseconds since the epoch; `bytes_in` and
-    `bytes_out` count payload bytes, as received from and handed to the client. `hold_last` is a future that the last
-    byte of the response waits for (`metering/journal.py`).
+    `bytes_out` count payload bytes, as received from and handed to the client. `hold_last` is what the last byte of the
+    response waits for.
     """
 
     # What most exchanges do not come to have stands in the class: an instance costs what it differs by.
@@ -123,7 +125,9 @@ class Exchange(dict[Note[Any], Any]):
     on_disconnect: Literal["cancel", "drain"] = "cancel"
     until_close = False
     """The client learns the end of the body from the end of the connection."""
-    hold_last: Future[None] | None = None
+    hold_last: Future[Any] | None = None
+    billed: Literal["nothing", "use", "delivery"] = "nothing"
+    """What of this answer was billed when it was given before: what it used, or that it was delivered as well."""
 
     def __init__(self, request: Request, clock: Clock) -> None:
         self.clock = clock
@@ -151,6 +155,10 @@ class Exchange(dict[Note[Any], Any]):
         if self._id is None:
             self._id = self.clock.uuid7()
         return self._id
+
+    def hold(self, ready: Future[Any]) -> None:
+        """The last byte of the response waits for this, and for what it waits for already."""
+        self.hold_last = ready if self.hold_last is None else gather(self.hold_last, ready)
 
     @property
     def bytes_in(self) -> int:

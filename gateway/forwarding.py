@@ -115,6 +115,11 @@ class Forwarding:
                 break
         return client
 
+    def scheme_of(self, peer: str, headers: Headers) -> str:
+        """The scheme that a trusted proxy says the request came by; nothing where none says so."""
+        scheme = (headers.get("x-forwarded-proto") or "").lower()
+        return scheme if scheme in ("http", "https") and self.trusts(peer) else ""
+
     def lines(self, request: Request) -> bytes:
         """The header lines that tell an upstream about the client, each ending in CRLF."""
         if self.trusts_some and self.trusts(request.peer):
@@ -130,16 +135,14 @@ class Forwarding:
     def _continued(self, request: Request) -> bytes:
         headers, peer = request.headers, request.peer
         addresses = ", ".join([*headers.getall("x-forwarded-for"), peer])
-        scheme = (headers.get("x-forwarded-proto") or "").lower()
-        scheme = scheme if scheme in ("http", "https") else request.scheme
         host = headers.get("x-forwarded-host") or ""
         host = host if valid_host(host) else request.host
-        elements = ", ".join([*headers.getall("forwarded"), _element(peer, request.host, request.scheme)])
+        elements = ", ".join([*headers.getall("forwarded"), _element(peer, request.host, request.hop_scheme)])
         port = headers.get("x-forwarded-port") or ""
         port = port if _PORT.fullmatch(port) and int(port) <= 65535 else ""
         prefix = headers.get("x-forwarded-prefix") or ""
         prefix = f"X-Forwarded-Prefix: {prefix}\r\n" if _PREFIX.fullmatch(prefix) else ""
-        return _render(addresses, scheme, host, elements, port) + prefix.encode("ascii")
+        return _render(addresses, request.scheme, host, elements, port) + prefix.encode("ascii")
 
 
 def _render(addresses: str, scheme: str, host: str, elements: str, port: str = "") -> bytes:

@@ -24,6 +24,7 @@ _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "s
 _NAMES: Final = object()
 _MOST_MADE: Final = 32
 """Things that are remembered of the same fields."""
+_PICKED: Final = object()
 
 T = TypeVar("T")
 
@@ -149,20 +150,25 @@ class Headers:
         name = name.lower()
         return [_value(present, line) for present, line in self._fields.lines if present == name]
 
-    def take(self, name: str) -> Sequence[str]:
+    def pick(self, names: frozenset[str]) -> Sequence[Field]:
+        """All fields that have one of these names (in lower case), in order. That there are none is remembered."""
+        fields, key = self._fields, (_PICKED, names)
+        if key in fields.made:
+            return ()
+        found = [(name, _value(name, line)) for name, line in fields.lines if name in names]
+        if not found:
+            fields.made[key] = None
+        return found
+
+    def take(self, name: str) -> list[str]:
         """Take out all fields of this name; their values, in order."""
         name = name.lower()
-        fields = self._fields
-        taken: tuple[Sequence[str], Fields] | None = fields.made.get(name)
-        if taken is None:
-            kept = [line for line in fields.lines if line[0] != name]
-            rest = Fields(kept) if len(kept) != len(fields.lines) else fields
-            taken = fields.made[name] = tuple(self.getall(name)), rest
-        values, rest = taken
-        if rest is not fields:
-            self._fields = rest
-            self._shared = True
-        return values
+        lines = self._fields.lines
+        taken = [_value(name, line) for present, line in lines if present == name]
+        if taken:
+            self._fields = Fields([line for line in lines if line[0] != name])
+            self._shared = False
+        return taken
 
     def once(self, reading: Callable[[Headers], T]) -> T:
         """What `reading` finds in these fields, which it may also change; not called again for fields that repeat.
@@ -184,6 +190,17 @@ class Headers:
         """One more field, whether or not there are others of its name."""
         line = _line(name, value)
         self._change().append(line)
+
+    def add_line(self, name: str, line: bytes) -> None:
+        """One more field: its name in lower case, and its line without the CRLF. Nothing is checked here."""
+        self._change().append((name, line))
+
+    def set_line(self, name: str, line: bytes) -> None:
+        """Such a field in place of all that have its name."""
+        lines = [other for other in self._fields.lines if other[0] != name]
+        lines.append((name, line))
+        self._fields = Fields(lines)
+        self._shared = False
 
     def update(self, fields: Mapping[str, str]) -> None:
         """Set each of these."""
@@ -216,6 +233,14 @@ class Headers:
         else:
             self._fields.made.clear()
         return self._fields.lines
+
+
+def vary(headers: Headers, on: str) -> None:
+    """Say that a response depends on this field of the request (RFC 9110 §12.5.5), unless it says so already."""
+    said = ",".join(headers.getall("vary"))
+    members = {member.strip().lower() for member in said.split(",")}
+    if not members & {"*", on.lower()}:
+        headers["Vary"] = f"{said}, {on}" if said else on
 
 
 def _name_of(line: Line) -> str:

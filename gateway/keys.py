@@ -17,6 +17,8 @@ Mode = Literal["live", "test"]
 
 _DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _PAIRS: Final = tuple(high + low for high in _DIGITS for low in _DIGITS)
+PREFIX: Final = "tg_"
+"""What every key of ours begins with."""
 _PREFIXES: Final = ("tg_live_", "tg_test_")
 _RANDOM: Final = 32  # characters
 _BODY: Final = 8 + _RANDOM

@@ -9,9 +9,18 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS: Final = {
@@ -23,6 +32,8 @@ _SIZE_UNITS: Final = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
+
+_STATUS_RANGE: Final = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
 FROM_FILE: Final = "file"
 """Validation context of values that a person wrote: a number there needs its unit, one in code is seconds or bytes."""
@@ -67,17 +78,12 @@ def fields_by_key(kind: type[Options]) -> dict[str, str]:
     return {field.alias or name: name for name, field in kind.model_fields.items()}
 
 
-Unit = Literal["duration", "size"]
+Unit = Literal["duration", "size", "rate", "statuses"]
 
 
 def unit_of(metadata: Iterable[Any]) -> Unit | None:
     """The unit of an option, from the metadata of its annotation."""
-    for item in metadata:
-        if item is _DURATION:
-            return "duration"
-        if item is _SIZE:
-            return "size"
-    return None
+    return next((unit for item in metadata for unit, mark in _MARKS.items() if item is mark), None)
 
 
 def parse_duration(value: Any) -> float:
@@ -96,6 +102,27 @@ def parse_size(value: Any) -> int:
     return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
+def parse_rate(value: Any) -> float:
+    """`50%` as 0.5. Raises ValueError for anything else, plain numbers included."""
+    match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,4})?)%", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"not a rate: {value!r} (write 50% or 0.5%)")
+    return float(Decimal(match[1]) / 100)  # 33.3% of 1000 are 333, not a hair less
+
+
+def parse_statuses(value: Any) -> frozenset[int]:
+    """`200`, `200-399` or a list of such as the statuses they stand for. Raises ValueError for anything else."""
+    if isinstance(value, frozenset):
+        return value
+    found: set[int] = set()
+    for item in value if isinstance(value, list) else [value]:
+        match = _STATUS_RANGE.fullmatch(str(item))
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError(f"not a status or range of statuses: {item!r} (write 200 or 200-399)")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return frozenset(found)
+
+
 def write_duration(seconds: float) -> str:
     """Seconds as they are written in the configuration, in the largest unit that needs no fraction."""
     for unit, length in reversed(_DURATION_UNITS.items()):
@@ -111,11 +138,34 @@ def write_size(size: int) -> str:
     return f"{size // length}{unit}"
 
 
+def write_rate(rate: float) -> str:
+    """A rate as it is written in the configuration."""
+    return f"{round(rate * 100, 4):g}%"
+
+
+def write_statuses(statuses: frozenset[int]) -> str:
+    """Statuses as they are written in the configuration: `200-299, 404`."""
+    runs: list[list[int]] = []
+    for status in sorted(statuses):
+        if runs and runs[-1][-1] == status - 1:
+            runs[-1][1:] = [status]
+        else:
+            runs.append([status])
+    return ", ".join("-".join(map(str, run)) for run in runs)
+
+
 def write_amount(value: Any, unit: Unit | None) -> str:
-    """A duration, a size or a plain number as it is written in the configuration."""
-    if unit is None:
-        return str(value)
-    return write_duration(value) if unit == "duration" else write_size(value)
+    """An amount in a unit, or a plain number, as it is written in the configuration."""
+    match unit:
+        case "duration":
+            return write_duration(value)
+        case "size":
+            return write_size(value)
+        case "rate":
+            return write_rate(value)
+        case "statuses":
+            return write_statuses(value)
+    return str(value)
 
 
 def _duration(value: Any, field: ValidationInfo) -> float:
@@ -127,8 +177,20 @@ def _size(value: Any, field: ValidationInfo) -> int:
     return value if bare and field.context is not FROM_FILE else parse_size(value)
 
 
+def _rate(value: Any, field: ValidationInfo) -> float:
+    return value if isinstance(value, float) and field.context is not FROM_FILE else parse_rate(value)
+
+
 _DURATION: Final = BeforeValidator(_duration)
 _SIZE: Final = BeforeValidator(_size)
+_RATE: Final = BeforeValidator(_rate)
+_STATUSES: Final = BeforeValidator(parse_statuses)
+_MARKS: Final[dict[Unit, BeforeValidator]] = {
+    "duration": _DURATION,
+    "size": _SIZE,
+    "rate": _RATE,
+    "statuses": _STATUSES,
+}
 
 Duration = Annotated[
     float,
@@ -157,3 +219,46 @@ Size = Annotated[
     ),
 ]
 """Bytes, written `512B`, `64KiB`, `10MB`. A default in code is an int of bytes."""
+
+Rate = Annotated[
+    float,
+    _RATE,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^\d+(\.\d+)?%$",
+            "examples": ["50%", "0.5%"],
+            "x-unit": "rate",
+        }
+    ),
+]
+"""A part of a whole, written `50%`. A default in code is a float: 0.5."""
+
+Statuses = Annotated[
+    frozenset[int],
+    _STATUSES,
+    WithJsonSchema(
+        {
+            "type": ["integer", "string", "array"],
+            "items": {"type": ["integer", "string"]},
+            "examples": ["200-299", [200, "300-399"]],
+            "x-unit": "statuses",
+        }
+    ),
+]
+"""HTTP statuses, written `200`, `200-399` or as a list of both."""
+
+_NAMES_UPSTREAM: Final = object()
+
+UpstreamName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$"), _NAMES_UPSTREAM]
+"""The name of an upstream. In the options of a plugin it must be one that exists."""
+
+
+def named_upstreams(options: Options) -> Iterator[tuple[str, ...]]:
+    """The keys that lead to each option that names an upstream, in a block and the blocks inside it."""
+    for key, name in fields_by_key(type(options)).items():
+        value = getattr(options, name)
+        if isinstance(value, Options):
+            yield from ((key, *inner) for inner in named_upstreams(value))
+        elif _NAMES_UPSTREAM in type(options).model_fields[name].metadata:
+            yield (key,)

@@ -1,4 +1,4 @@
-"""The plugin contract: a typed config and up to four hooks. This file is the whole of it."""
+"""The plugin contract: a typed config and up to five hooks. This file is the whole of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PluginConfig(Options):
 
 C = TypeVar("C", bound=PluginConfig)
 
-HOOKS: Final = ("on_request", "on_response", "on_chunk", "on_finish")
+HOOKS: Final = ("on_request", "on_response", "on_chunk", "on_sending", "on_finish")
 """In the order in which a request meets them."""
 
 
@@ -79,6 +79,12 @@ class Plugin(Generic[C]):
     def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
         """A piece of the body on its way out. Called exactly once with `last=True` for every response. Never waits."""
         return chunk
+
+    def on_sending(self, exchange: Exchange, size: int, last: bool) -> None:
+        """A piece of the body is about to be sent: `size` bytes, as all plugins left it, wherever they are listed.
+
+        Called once for each on_chunk. Never waits.
+        """
 
     def on_finish(self, exchange: Exchange) -> None:
         """It is over, well or badly. Runs exactly once if on_request was reached. Never waits."""

@@ -16,7 +16,7 @@ from gateway.plugin import AnyPlugin, Plugin, PluginConfig
 _FOLDER: Final = "plugins"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _DOTTED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
-_PLAIN_HOOKS: Final = ("on_chunk", "on_finish")
+_PLAIN_HOOKS: Final = ("on_chunk", "on_sending", "on_finish")
 
 
 class PluginError(Exception):

@@ -5,6 +5,7 @@ A problem's docstring is its title. Only problems cross a border; any other exce
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -53,6 +54,11 @@ class Problem(Exception):
         return Response(self.status, self.fields(), self.document(instance))
 
 
+def retry_after(seconds: float) -> dict[str, str]:
+    """The field that says when to try again (RFC 9110 §10.2.3): whole seconds, never less than one."""
+    return {"retry-after": str(max(1, math.ceil(seconds)))}
+
+
 class BadRequest(Problem):
     """The request is not valid HTTP."""
 
@@ -63,6 +69,12 @@ class Unauthorized(Problem):
     """The request carries no valid credential."""
 
     status, slug = 401, "unauthorized"
+
+
+class AddressRefused(Problem):
+    """Requests from this address are not accepted here."""
+
+    status, slug = 403, "address-refused"
 
 
 class OriginRefused(Problem):
@@ -77,6 +89,18 @@ class NoRoute(Problem):
     status, slug = 404, "no-route"
 
 
+class IdempotencyKeyMissing(Problem):
+    """This request needs an idempotency key, so that repeating it is safe."""
+
+    status, slug = 400, "idempotency-key-missing"
+
+
+class IdempotencyKeyInvalid(Problem):
+    """The idempotency key is not valid."""
+
+    status, slug = 400, "idempotency-key-invalid"
+
+
 class MethodNotAllowed(Problem):
     """This path exists, but not with this method."""
 
@@ -87,6 +111,12 @@ class RequestTimeout(Problem):
     """The request did not arrive in time."""
 
     status, slug = 408, "request-timeout"
+
+
+class IdempotencyKeyBusy(Problem):
+    """A request with this idempotency key is still being served."""
+
+    status, slug = 409, "idempotency-key-busy"
 
 
 class ContentTooLarge(Problem):
@@ -105,6 +135,12 @@ class ExpectationFailed(Problem):
     """The request expects something that this gateway does not do."""
 
     status, slug = 417, "expectation-failed"
+
+
+class IdempotencyKeyReused(Problem):
+    """The idempotency key was used before, for another request."""
+
+    status, slug = 422, "idempotency-key-reused"
 
 
 class ConfigurationRefused(Problem):
@@ -137,10 +173,22 @@ class Overloaded(Problem):
     status, slug = 503, "overloaded"
 
 
+class CircuitOpen(Problem):
+    """The upstream failed too often and is given time to recover."""
+
+    status, slug = 503, "circuit-open"
+
+
 class JournalFull(Problem):
     """Usage cannot be recorded at the moment, so nothing is served that could not be billed."""
 
     status, slug = 503, "journal-full"
+
+
+class StoreDown(Problem):
+    """A store that this request needs does not answer."""
+
+    status, slug = 503, "store-down"
 
 
 class GatewayTimeout(Problem):

@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 from gateway.config import GatewayConfig
 from gateway.options import Options, alternatives, fields_by_key, is_options, unit_of, write_amount
 from gateway.plugin_loader import load_plugin, load_shared, plugin_names
+from gateway.template import NAMES
 
 REFERENCE_FILE: Final = "reference.md"
 SCHEMA_FILE: Final = "gateway.schema.json"
@@ -33,11 +34,17 @@ Written by `tallygate reference` from the option classes: to change a text, chan
 - `!include path` puts another YAML file in place of a value, relative to the file that includes it.
 - An unknown key is an error. `tallygate check` names every error with its line.
 """
-_PLUGINS_HEAD: Final = """\
+_TEMPLATE_NAMES: Final = ", ".join(f"`{{{name}}}`" for name in NAMES)
+_PLUGINS_HEAD: Final = f"""\
 ## Plugins
 
 A plugin is listed under `plugins` at the top, where it runs on every route, or under a route's `plugins`. They run in
 the order of the list. A dotted name, such as `- my_company.plugins.stamp:`, loads a module of your own.
+
+Where a value is a template, names in braces stand for what the request brings: {_TEMPLATE_NAMES}.
+`host` is without the port that `authority` has, `target` is path and query; `param.NAME` is a parameter of the route's
+path, `header.NAME` a field of the request. `{{{{` and `}}}}` are braces themselves; text that begins with one needs
+quotes in YAML. `${{NAME}}` is something else: it comes from the environment, when the file is read.
 """
 
 
@@ -130,6 +137,8 @@ def _type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         name = " or ".join(f"`{word}`" for word in arguments)
+    elif unit := unit_of(metadata):
+        name = unit
     elif origin is dict:
         inner = _type(arguments[1])
         name = {"block": "named blocks", "anything": "block"}.get(inner, f"block of {_SEVERAL.get(inner, inner)}")
@@ -137,7 +146,7 @@ def _type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         inner = _type(arguments[0])
         name = f"list of {_SEVERAL.get(inner, inner)}"
     else:
-        name = "block" if is_options(annotation) else unit_of(metadata) or _NAMES.get(annotation, "text")
+        name = "block" if is_options(annotation) else _NAMES.get(annotation, "text")
     return name + _bounds(metadata)
 
 
@@ -163,7 +172,7 @@ def _default(field: FieldInfo) -> str:
         return "see below"
     if value is None:
         return "none"
-    if isinstance(value, float | int) and (unit := unit_of(field.metadata)):
+    if unit := unit_of(field.metadata):
         return f"`{write_amount(value, unit)}`"
     return f"`{json.dumps(value, default=str)}`" if not isinstance(value, str) else f"`{value}`" if value else "empty"
 

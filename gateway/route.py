@@ -15,7 +15,7 @@ from gateway.options import Options, Size
 from gateway.problem import MethodNotAllowed, Problem
 
 if TYPE_CHECKING:
-    from gateway.upstream.call import Call, Caller
+    from gateway.upstream.call import Caller, Underway
     from gateway.upstream.upstream import Upstream
 
 ANY_METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
@@ -83,7 +83,7 @@ class Route:
         """Whether every header condition has a field with exactly its value."""
         return all(value in headers.getall(name) for name, value in self.header_conditions)
 
-    def forward(self, exchange: Exchange, caller: Caller) -> Call | None:
+    def forward(self, exchange: Exchange, caller: Caller) -> Underway | None:
         """Call the upstream for an exchange.
 
         A request whose Max-Forwards is used up is answered here instead, as its final recipient (RFC 9110 §7.6.2).

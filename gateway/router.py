@@ -8,24 +8,21 @@ here as it may be at the upstream; what goes upstream stays byte for byte what c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
 
 from gateway.exchange import Request
-from gateway.problem import BadRequest, MethodNotAllowed, NoRoute
+from gateway.path import path_pattern, path_segments
+from gateway.problem import MethodNotAllowed, NoRoute
 from gateway.route import Route
 
-_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
-_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 _NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 LONGEST_REMEMBERED: Final = 256
-"""Characters of a target for which the route is remembered."""
+"""Characters of a path for which the route is remembered."""
 MOST_REMEMBERED: Final = 4096
 """Requests for which the route is remembered; when there are so many, all are forgotten."""
-_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 class _Node:
@@ -61,18 +58,20 @@ class Router:
 
         Raises NoRoute, MethodNotAllowed (with Allow), or BadRequest for a path no two servers would read alike.
         """
-        key = (request.host, request.method, request.target)
+        target = request.target
+        path = target.partition("?")[0] if "?" in target else target
+        key = (request.host, request.method, path)
         found = self._found.get(key)
         if found is None:
-            found = self._find(request)
-            if self._remembers and len(request.target) <= LONGEST_REMEMBERED:
+            found = self._find(request, path)
+            if self._remembers and len(path) <= LONGEST_REMEMBERED:
                 if len(self._found) >= MOST_REMEMBERED:
                     self._found.clear()
                 self._found[key] = found
         return found
 
-    def _find(self, request: Request) -> tuple[Route, Mapping[str, str]]:
-        segments = path_segments(request.target)
+    def _find(self, request: Request, path: str) -> tuple[Route, Mapping[str, str]]:
+        segments = path_segments(path)
         allowed: set[str] = set()
         trees = self._trees(request.host) if self._exact or self._suffix else (self._any,)
         for tree in trees:
@@ -114,65 +113,6 @@ class Router:
             else:
                 node = node.children.setdefault(segment, _Node())
         (node.below if below else node.here).append(route)
-
-
-def path_pattern(pattern: str) -> tuple[list[str], bool]:
-    """A route's path as normalized segments and whether it goes on below (`/*`). Raises ValueError."""
-    if not pattern.startswith("/"):
-        raise ValueError("a path begins with /")
-    below = pattern.endswith("/*")
-    segments = (pattern[:-2] if below else pattern)[1:].split("/") if pattern != "/*" else []
-    names: set[str] = set()
-    for segment in segments:
-        if "*" in segment:
-            raise ValueError("* stands only at the end, as /*")
-        if "{" in segment or "}" in segment:
-            if not re.fullmatch(r"\{[a-z_][a-z0-9_]*\}", segment):
-                raise ValueError(f"a parameter is a whole segment such as {{name}}, not {segment!r}")
-            if segment in names:
-                raise ValueError(f"{segment} occurs twice")
-            names.add(segment)
-        elif segment in (".", "..") or not re.fullmatch(r"[!-\[\]-~]*", segment) or {"?", "#"} & set(segment):
-            raise ValueError(f"{segment!r} cannot be part of a path")
-    return [segment if segment[:1] == "{" else _normalized(segment) for segment in segments], below
-
-
-def path_segments(target: str) -> list[str]:
-    """A target's path in segments, unreserved escapes undone and dot segments resolved (RFC 3986 §6.2.2.2, §5.2.4).
-
-    Raises BadRequest for a broken escape, a NUL, or a path that climbs above its root.
-    """
-    path = target.partition("?")[0] if "?" in target else target
-    segments = path[1:].split("/")
-    if "%" in path:
-        if _BAD_ESCAPE.search(path):
-            raise BadRequest("The path contains an escape that is not valid.")
-        segments = [_normalized(segment) for segment in segments]
-    if "." in segments or ".." in segments:
-        return _without_dots(segments)
-    return segments
-
-
-def _normalized(segment: str) -> str:
-    def undo(match: re.Match[str]) -> str:
-        character = chr(int(match[1], 16))
-        return character if character in _UNRESERVED else match[0].upper()
-
-    return _ESCAPE.sub(undo, segment)
-
-
-def _without_dots(segments: list[str]) -> list[str]:
-    resolved: list[str] = []
-    for segment in segments:
-        if segment == "..":
-            if not resolved:
-                raise BadRequest("The path climbs above its root.")
-            resolved.pop()
-        elif segment != ".":
-            resolved.append(segment)
-    if segments[-1] in (".", ".."):
-        resolved.append("")
-    return resolved
 
 
 def _search(

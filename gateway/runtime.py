@@ -8,10 +8,9 @@ runtime ends the requests it began, and is stopped when it has none left.
 from __future__ import annotations
 
 import logging
-from asyncio import sleep, timeout
+from asyncio import gather, sleep, timeout
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from gateway.background import Background
@@ -21,6 +20,7 @@ from gateway.config import GatewayConfig
 from gateway.consumers import Consumers
 from gateway.delivery import Delivery
 from gateway.exchange import Request, Response
+from gateway.fetch import Fetch
 from gateway.forwarding import Forwarding
 from gateway.log import LineSink, redact
 from gateway.metering.journal import Journal
@@ -30,12 +30,18 @@ from gateway.plugin_loader import PluginSpec
 from gateway.route import UNMATCHED, Route, Unmatched
 from gateway.router import Router
 from gateway.services import Services
+from gateway.spans import SpanSinks
+from gateway.stores.redis import Redis
 from gateway.traffic import Traffic
 from gateway.upstream.call import response_of
+from gateway.upstream.replay import ReplayMemory
+from gateway.upstream.target import TargetStates
 from gateway.upstream.upstream import Upstream
 
 STOP_SECONDS: Final = 5.0
 """What a plugin may take to stop."""
+_SPANS_SECONDS: Final = 1.0
+"""What sending the last spans may take."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -44,15 +50,24 @@ class BuildFailed(Exception):
     """A runtime cannot be built; the text says what stands in the way."""
 
 
-@dataclass(frozen=True, slots=True)
 class Lasting:
     """What a process has for as long as it lives, whatever its configuration."""
 
-    clock: Clock
-    metrics: Metrics
-    traffic: Traffic
-    journal: Journal
-    access_log: LineSink
+    def __init__(self, *, clock: Clock, metrics: Metrics, journal: Journal, redis: Redis, access_log: LineSink) -> None:
+        """`redis` is one whose deadline suits requests that wait for it."""
+        self.clock = clock
+        self.metrics = metrics
+        self.journal = journal
+        self.redis = redis
+        self.access_log = access_log
+        self.traffic = Traffic(metrics)
+        self.fetch = Fetch()
+        self.memory = ReplayMemory(metrics)
+        self.states = TargetStates()
+
+    async def close(self) -> None:
+        """Closes what is its own: the rest was handed in."""
+        await self.fetch.close()
 
 
 class _Placed(NamedTuple):
@@ -80,14 +95,18 @@ class Runtime:
         self._background = Background()
         self._plugins: dict[tuple[str, str], _Placed] = {}
         self._started: list[_Placed] = []
+        forward = _forwarder(self.upstreams)
+        self._spans = SpanSinks(forward, lasting.metrics)
         self._services = Services(
             clock=lasting.clock,
             metrics=lasting.metrics,
             background=self._background,
             consumers=self.consumers,
             journal=lasting.journal,
+            redis=lasting.redis,
             access_log=lasting.access_log,
-            forward=_forwarder(self.upstreams),
+            forward=forward,
+            spans=self._spans.to,
         )
 
     @classmethod
@@ -110,6 +129,7 @@ class Runtime:
                     await placed.plugin.stop()
             except Exception:
                 log.exception("%s did not stop well", placed)
+        await self._spans.stop(_SPANS_SECONDS)
         await self._background.stop()
         shared = {upstream for other in others() for upstream in other.upstreams.values()}
         for upstream in self.upstreams.values():
@@ -135,9 +155,9 @@ class Runtime:
             with _named(str(placed)):
                 await placed.plugin.start()
             self._started.append(placed)
-        for name, upstream in self.upstreams.items():
-            if previous is None or previous.upstreams.get(name) is not upstream:
-                upstream.start()
+        before = set() if previous is None else set(previous.upstreams.values())
+        await gather(*[upstream.start() for upstream in self.upstreams.values() if upstream not in before])
+        self._spans.start(self._background)
 
     # Parts, each the same as before or the heir of what was in its place
 
@@ -151,6 +171,9 @@ class Runtime:
                 name,
                 options,
                 forwarding=self.forwarding,
+                fetch=self._lasting.fetch,
+                memory=self._lasting.memory,
+                states=self._lasting.states,
                 background=Background(),  # of its own: it may outlive this runtime
                 metrics=self._lasting.metrics,
             )

@@ -12,16 +12,23 @@ from gateway.exchange import Request, Response
 from gateway.log import LineSink
 from gateway.metering.journal import Journal
 from gateway.metrics import Metrics
+from gateway.spans import ExportOptions, SpanSink
+from gateway.stores.redis import Redis
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`forward(request, upstream)` makes an upstream call outside the chain; `access_log` takes one dict per line."""
+    """`redis` is for what a request waits for: its calls have little time (`stores.deadline`).
+    `forward(request, upstream)` makes an upstream call outside the chain; `access_log` takes one dict per line;
+    `spans(options)` is the way of this process's spans to that collector, the same one for all that ask alike.
+    """
 
     clock: Clock
     metrics: Metrics
     background: Background
     consumers: Consumers
     journal: Journal
+    redis: Redis
     access_log: LineSink
     forward: Callable[[Request, str], Awaitable[Response]]
+    spans: Callable[[ExportOptions], SpanSink]

@@ -27,7 +27,7 @@ from gateway.upstream.call import response_of
 if TYPE_CHECKING:
     from gateway.delivery import Delivery
     from gateway.route import Route, Unmatched
-    from gateway.upstream.call import Call
+    from gateway.upstream.call import Underway
 
 Sending: TypeAlias = Coroutine[Any, Any, None]
 """What is left of sending a response, and has to wait."""
@@ -67,7 +67,7 @@ class Serving:
         self._client = client
         self._route = route
         self.delivery = delivery
-        self._call: Call | None = None
+        self._call: Underway | None = None
         self._work: Drive | Task[None] | None = None
 
     def begin(self) -> None:
@@ -203,7 +203,7 @@ class Serving:
             data = piece[0]
         if client.gone:
             exchange.outcome = "client_gone"
-        if chain.on_chunk:
+        if chain.sees_body:
             data = chain.passes(exchange, data, True)
         persistence = b"" if client.keep_alive and not request.http10 else self._persistence()
         head = client_head(response, None if without_body else len(data), persistence, self.delivery.clock.http_date)
@@ -268,7 +268,7 @@ class Serving:
         exchange, client, chain = self._exchange, self._client, self._route.chain
         if client.gone:
             exchange.outcome = "client_gone"
-        if chain.on_chunk:
+        if chain.sees_body:
             data = chain.passes(exchange, data, last)
         if exchange.hold_last is not None and (last or exchange.until_close):
             await exchange.hold_last

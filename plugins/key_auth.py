@@ -8,8 +8,9 @@ from typing import NoReturn
 from pydantic import field_validator
 
 from gateway.exchange import Exchange, Request
-from gateway.headers import Headers, valid_field
-from gateway.keys import LONGEST_KEY, digest
+from gateway.header_options import FieldName
+from gateway.headers import Headers
+from gateway.keys import LONGEST_KEY, PREFIX, digest
 from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import Unauthorized
 from gateway.services import Services
@@ -18,7 +19,7 @@ from gateway.services import Services
 class Config(PluginConfig):
     """Where the key is looked for; one place must hold it, and no two may disagree."""
 
-    header: str | None = "X-Api-Key"
+    header: FieldName | None = "X-Api-Key"
     """The header field that holds the key; null for none."""
     bearer: bool = True
     """Accept `Authorization: Bearer <key>` too."""
@@ -28,13 +29,6 @@ class Config(PluginConfig):
     """Leave the key in the request that goes upstream."""
     realm: str = "tallygate"
     """What a refusal calls the protected area."""
-
-    @field_validator("header")
-    @classmethod
-    def _header_is_a_name(cls, value: str | None) -> str | None:
-        if value is not None and not valid_field(value, ""):
-            raise ValueError(f"not the name of a header field: {value!r}")
-        return value
 
     @field_validator("realm")
     @classmethod
@@ -73,20 +67,22 @@ class KeyAuth(Plugin[Config]):
 
     def _in_fields(self, headers: Headers) -> bytes | None:
         """The digest of the one key in the header fields, which is taken out of them unless it is to be forwarded."""
-        keys: set[str] = set()
+        found: list[str] = []
         if self._header is not None:
-            keys.update(headers.getall(self._header) if self._forward else headers.take(self._header))
+            found = headers.getall(self._header) if self._forward else headers.take(self._header)
         if self._bearer:
-            keys.update(self._in_authorization(headers))
-        return self._only(keys)
+            found += self._in_authorization(headers)
+        return self._only(found)
 
     def _in_authorization(self, headers: Headers) -> Iterable[str]:
         found = headers.getall("authorization")
+        if not found:
+            return ()
         if len(found) > 1:
             self._refuse()
-        scheme, _, token = found[0].partition(" ") if found else ("", "", "")
+        scheme, _, token = found[0].partition(" ")
         token = token.strip()
-        if scheme.lower() != "bearer" or not token.startswith("tg_"):
+        if scheme.lower() != "bearer" or not token.startswith(PREFIX):
             return ()  # some other credential, for the upstream
         if not self._forward:
             del headers["authorization"]
@@ -96,19 +92,19 @@ class KeyAuth(Plugin[Config]):
         target, values = without_parameter(request.target, name)
         if not values:
             return in_fields
-        found = self._only(set(values))
+        found = self._only(values)
         if in_fields is not None and found != in_fields:
             self._refuse()
         if not self._forward:
             request.target = target
         return found
 
-    def _only(self, keys: set[str]) -> bytes | None:
+    def _only(self, keys: list[str]) -> bytes | None:
         """The digest of a single key, None if there is none. Refuses several, and what is too long to be one."""
         if not keys:
             return None
-        key = keys.pop()
-        if keys or len(key) > LONGEST_KEY:
+        key = keys[0]
+        if len(key) > LONGEST_KEY or any(other != key for other in keys[1:]):
             self._refuse()
         return digest(key)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pydantic import field_validator
-
 from gateway.clock import uuid_text
 from gateway.exchange import Exchange, Note, Response
-from gateway.headers import valid_field
+from gateway.header_options import RequestFieldName
 from gateway.plugin import Plugin, PluginConfig
 from gateway.services import Services
 
@@ -20,17 +18,10 @@ _ACCEPTABLE: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Config(PluginConfig):
     """Where the id is said, and whether a client may bring its own."""
 
-    header: str = "X-Request-Id"
+    header: RequestFieldName = "X-Request-Id"
     """The header field, on the request to the upstream and on the response."""
     trust: bool = False
     """Keep the id that the client sent, if it is 1 to 128 letters, digits, dots, dashes and underscores."""
-
-    @field_validator("header")
-    @classmethod
-    def _header_is_a_name(cls, value: str) -> str:
-        if not valid_field(value, ""):
-            raise ValueError(f"not the name of a header field: {value!r}")
-        return value
 
 
 class RequestId(Plugin[Config]):

@@ -40,6 +40,16 @@ class Lines:
         self.lines.append(msgspec.to_builtins(line))
 
 
+class Spans:
+    """A way to a collector that keeps its spans."""
+
+    def __init__(self) -> None:
+        self.spans: list[dict[str, Any]] = []
+
+    def write(self, span: bytes) -> None:
+        self.spans.append(msgspec.json.decode(span))
+
+
 @dataclass
 class Played:
     """What came of an exchange."""
@@ -53,12 +63,13 @@ class Played:
 class Stage:
     """Where plugins are played: services of their own, and a journal in a directory of the test's."""
 
-    def __init__(self, directory: Path, **journal: Any) -> None:
+    def __init__(self, directory: Path, redis: str = NOWHERE, **journal: Any) -> None:
         self.directory = directory
         self.metrics = Metrics(None)
         self.clock = Clock()
         self.access_log = Lines()
-        self._redis = Redis(NOWHERE)
+        self.spans = Spans()
+        self._redis = Redis(redis, deadline=0.2)
         options = JournalOptions(directory=str(directory), segment=64 * 1024, **journal)
         self.usage = Usage(UsageOptions(journal=options), redis=self._redis, clock=self.clock, metrics=self.metrics)
         keys = [KeyOptions(id="k1", sha256=digest(KEY).hex()), KeyOptions(id="k2", sha256=digest(OTHER_KEY).hex())]
@@ -69,8 +80,10 @@ class Stage:
             background=Background(),
             consumers=Consumers([consumer]),
             journal=self.usage.journal,
+            redis=self._redis,
             access_log=self.access_log,  # type: ignore[arg-type]
             forward=_no_upstream,
+            spans=lambda _options: self.spans,  # type: ignore[arg-type, return-value]
         )
 
     def make(self, kind: type[AnyPlugin], **options: Any) -> AnyPlugin:
@@ -110,6 +123,8 @@ class Stage:
                 exchange.outcome = broken
                 break
             sent = chain.passes(exchange, piece, last)
+            if last and exchange.hold_last is not None:
+                await exchange.hold_last
             exchange.status_sent = response.status
             exchange.bytes_out += len(sent)
             body += sent
@@ -127,6 +142,7 @@ class Stage:
 
     async def close(self) -> None:
         """Leave nothing behind."""
+        await self.services.background.stop()
         await self.usage.stop(0.0)
         await self._redis.close()
 

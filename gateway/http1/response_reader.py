@@ -124,7 +124,9 @@ class ResponseReader:
     def _keep_interim(self, meaning: ResponseMeaning, rest: bytes) -> Response | None:
         if meaning.status == 101:
             raise Malformed("it switched protocols unasked")
-        self.interim.append((meaning.status, list(Headers(meaning.fields).items())))
+        fields = Headers(meaning.fields)
+        del fields["content-length"]  # it has no body, whatever it says (RFC 9110 §8.6)
+        self.interim.append((meaning.status, list(fields.items())))
         if meaning.http10 or len(self.interim) > MAX_INTERIM:
             raise Malformed("it sent interim responses without end")
         return self.feed(rest) if rest else None

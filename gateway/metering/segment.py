@@ -203,7 +203,7 @@ def decode_payload(payload: bytes) -> UsageEvent | None:
     """The event of a record; None if a newer version wrote what this one cannot read."""
     try:
         return decode_event(payload)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

@@ -106,7 +106,7 @@ async def read_nodes(redis: Redis) -> dict[str, Heartbeat]:
     for node, text in (await redis.hash_read(NODES)).items():
         try:
             heartbeats[node] = _decode_heartbeat(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             continue
     return heartbeats
 

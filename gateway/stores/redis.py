@@ -169,6 +169,21 @@ class Redis:
         if fields:
             await self._call(("HDEL", key, *fields))
 
+    # Scripts
+
+    async def run(
+        self, script: str, keys: Sequence[str], arguments: Sequence[Argument] = (), *, deadline: float | None = None
+    ) -> Any:
+        """What a Lua script returns: numbers as int, text as bytes, false as None. Nothing else happens meanwhile.
+
+        Its text goes with every call: no server can have forgotten it, or be told not to load it.
+        """
+        return await self._call(("EVAL", script, len(keys), *keys, *arguments), deadline)
+
+    async def run_each(self, script: str, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
+        """What a script returns for each key with its arguments, in one round trip."""
+        return await self._calls([("EVAL", script, 1, key, *arguments) for key, arguments in calls])
+
     # One round trip
 
     async def _call(self, command: Command, deadline: float | None = None) -> Any:

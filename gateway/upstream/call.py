@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gateway.exchange import Request, Response
 
 if TYPE_CHECKING:
+    from gateway.body import Body
     from gateway.upstream.connection import Connection
+    from gateway.upstream.replay import ReplayableBody
     from gateway.upstream.target import Target
     from gateway.upstream.upstream import Upstream
 
@@ -28,15 +30,32 @@ class Caller(Protocol):
         """There is no response: BadGateway, GatewayTimeout, Overloaded, or what the request's own body failed with."""
 
 
+class Underway(Protocol):
+    """A call on its way, to be cancelled only before there is a response."""
+
+    def cancel(self) -> None:
+        """Nobody waits for the response any more."""
+
+
 class Call:
     """A request on its way to `upstream`. `deadline` is when it must have ended, in seconds of the loop's clock.
 
-    `connection` is where it was sent, `opening` the task that looks for one.
+    `connection` is where it was sent, `opening` the task that looks for one. `body` is the request's, or one in its
+    place that can be sent again.
     """
 
-    __slots__ = ("caller", "connection", "deadline", "opening", "request", "target", "upstream")
+    __slots__ = ("body", "caller", "connection", "deadline", "opening", "request", "target", "upstream")
 
-    def __init__(self, upstream: Upstream, request: Request, caller: Caller, target: Target, deadline: float) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        request: Request,
+        caller: Caller,
+        target: Target,
+        deadline: float,
+        body: Body | ReplayableBody,
+    ) -> None:
+        self.body = body
         self.upstream = upstream
         self.request = request
         self.caller = caller
@@ -75,7 +94,7 @@ class _Waiter:
 async def response_of(begin: Callable[[Caller], Any]) -> Response:
     """Await the response of the call that `begin` begins (and returns). Raises what the Caller hears it failed with."""
     waiter = _Waiter()
-    call: Call | None = begin(waiter)
+    call: Underway | None = begin(waiter)
     try:
         return await waiter.future
     except CancelledError:

@@ -20,6 +20,7 @@ from gateway.http1.response_reader import ResponseReader
 if TYPE_CHECKING:
     from gateway.background import Background
     from gateway.upstream.call import Call
+    from gateway.upstream.replay import ReplayableBody
     from gateway.upstream.target import Target
 
 
@@ -88,7 +89,7 @@ class Connection(Protocol):
         transport = self._transport
         if transport is None:
             self._fail(Lost("the target closed the connection", unanswered=True))
-        elif call.request.body.length == 0:
+        elif call.body.length == 0:
             self._deadline = now + self._first_byte
             transport.write(head)
         else:
@@ -118,13 +119,13 @@ class Connection(Protocol):
             self._fail(TimedOut("the call took too long"))
         elif now >= self._deadline and not self._held:
             self._fail(TimedOut("the target was silent for too long"))
-        elif self._pump is not None and call.request.body.error is not None:
-            self._fail(call.request.body.error)
+        elif self._pump is not None and call.body.error is not None:
+            self._fail(call.body.error)
 
     # Sending a body
 
     def _start_body(self, transport: Transport, call: Call, head: bytes, now: float) -> None:
-        body = call.request.body
+        body = call.body
         if body.error is not None:  # before a byte was sent: the connection is as good as before
             self._call = None
             self.idle_since = now
@@ -139,7 +140,7 @@ class Connection(Protocol):
         self._deadline = now + self._idle
         self._pump = self._background.start(self._send_body(transport, body), "request body")
 
-    async def _send_body(self, transport: Transport, body: Body) -> None:
+    async def _send_body(self, transport: Transport, body: Body | ReplayableBody) -> None:
         try:
             last = False
             while not last:
@@ -270,7 +271,7 @@ class Connection(Protocol):
             self._pump = None
 
 
-def _framed(body: Body, data: bytes, last: bool) -> bytes:
+def _framed(body: Body | ReplayableBody, data: bytes, last: bool) -> bytes:
     if body.length is not None:
         return data
     framed = chunk(data) if data else b""

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import logging
 from asyncio import get_running_loop, timeout
-from typing import TYPE_CHECKING, Any, Final, Literal
+from random import Random
+from typing import TYPE_CHECKING, Final
 
-from pydantic import Field, field_validator
-
+from gateway.body import Body
 from gateway.exchange import Request
 from gateway.forwarding import Forwarding, upstream_head
-from gateway.http1.grammar import IDEMPOTENT, valid_host
+from gateway.http1.grammar import IDEMPOTENT
 from gateway.http1.response_head import Malformed
 from gateway.metrics import GaugePart
-from gateway.options import Duration, Options, Size
 from gateway.problem import BadGateway, GatewayTimeout, Overloaded, Problem
-from gateway.upstream.balancer import RoundRobin
-from gateway.upstream.call import Call, Caller
+from gateway.upstream.attempts import Attempts
+from gateway.upstream.breaker import WHOLE_UPSTREAM, Breaker, CircuitBreakerOptions
+from gateway.upstream.bulkhead import Bulkhead
+from gateway.upstream.call import Call, Caller, Underway
 from gateway.upstream.connection import Connection, Lost, TimedOut
+from gateway.upstream.options import UpstreamOptions
 from gateway.upstream.pool import Pool
-from gateway.upstream.target import Target, TargetOptions
+from gateway.upstream.replay import ReplayableBody, ReplayMemory
+from gateway.upstream.retry import Retry
+from gateway.upstream.target import Target, TargetStates
+from gateway.upstream.targets import Targets
 
 if TYPE_CHECKING:
     from gateway.background import Background
+    from gateway.fetch import Fetch
     from gateway.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -31,72 +37,42 @@ SWEEP_SECONDS: Final = 0.1
 """How often deadlines are looked at; they are kept to within this, at no cost per request."""
 
 
-class TimeoutOptions(Options):
-    """Deadlines of one call; each is answered 504 when the head was not sent yet, and cuts the response otherwise."""
-
-    connect: Duration = 2.0
-    """Opening a connection to a target."""
-    first_byte: Duration = 30.0
-    """From the request's last byte to the head of the response."""
-    idle: Duration = 60.0
-    """Silence between two pieces of a body, in either direction."""
-    total: Duration = 300.0
-    """The whole call."""
-
-
-class UpstreamOptions(Options):
-    """A service and the addresses that provide it."""
-
-    targets: list[TargetOptions] = Field(min_length=1)
-    """The addresses, taken in turn."""
-    balancer: Literal["round_robin"] = "round_robin"
-    """How a target is picked."""
-    timeouts: TimeoutOptions = TimeoutOptions()
-    """Deadlines of one call."""
-    max_connections: int = Field(default=512, ge=1)
-    """Connections of one process to all targets together."""
-    max_waiting: int = Field(default=1024, ge=0)
-    """Calls of one process that may wait for a connection; the next one is answered 503 at once."""
-    wait_timeout: Duration = 1.0
-    """How long a call waits for a connection before it is answered 503."""
-    keepalive_timeout: Duration = 55.0
-    """How long an unused connection stays open; keep it below the targets' own limit."""
-    max_response_head: Size = 64 * 1024
-    """Largest head of a response; a larger one is answered 502."""
-    host: str = "preserve"
-    """The Host field sent upstream: `preserve` the client's, the `target`'s own, or a literal name."""
-
-    @field_validator("host")
-    @classmethod
-    def _host_is_a_name(cls, value: str) -> str:
-        if not valid_host(value):
-            raise ValueError(f"not a host: {value!r} (write preserve, target or a name such as api.example.com)")
-        return value
-
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        return (
-            [{"url": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
-        )
-
-
 class Upstream:
     """A named service. `call` is the whole of what the rest of the gateway knows about it."""
 
     def __init__(
-        self, name: str, options: UpstreamOptions, *, forwarding: Forwarding, background: Background, metrics: Metrics
+        self,
+        name: str,
+        options: UpstreamOptions,
+        *,
+        forwarding: Forwarding,
+        fetch: Fetch,
+        memory: ReplayMemory,
+        states: TargetStates,
+        background: Background,
+        metrics: Metrics,
     ) -> None:
+        """`background` is this upstream's own; `memory` and `states` are the process's."""
         self.name = name
         self.options = options
         self._timeouts = options.timeouts
-        self._time = get_running_loop().time
-        self._total = options.timeouts.total
+        self.loop = get_running_loop()
+        self.time = self.loop.time
+        self.total = options.timeouts.total
         self._preserves_host = options.host == "preserve"
         self._host = None if options.host in ("preserve", "target") else options.host
         self.forwarding = forwarding
         self._background = background
-        self._balancer = RoundRobin([Target(target) for target in options.targets])
+        self._metrics = metrics
+        self._memory = memory
+        self.targets = Targets(name, options, fetch=fetch, states=states, background=background, metrics=metrics)
+        retry, circuit = options.retry, options.circuit_breaker
+        self.retry = Retry(retry, name, metrics, Random()) if retry is not None else None  # noqa: S311 - spreads load
+        self.breaker = Breaker(circuit, name, WHOLE_UPSTREAM, metrics) if circuit is not None else None
+        self._circuit = circuit or CircuitBreakerOptions()
+        self._breakers: dict[str, Breaker] = {}
+        self.bulkhead = Bulkhead(options.bulkhead, "upstream", name, metrics) if options.bulkhead is not None else None
+        self._simple = not (self.retry or self.breaker or self.bulkhead or self.targets.wants_feedback)
         self.pool = Pool(
             self._open,
             limit=options.max_connections,
@@ -117,12 +93,42 @@ class Upstream:
         waiting = metrics.gauge("tallygate_upstream_waiting", "Calls that wait for a connection.", ("upstream",))
         self._waiting = GaugePart(waiting.labels(name))
 
-    def call(self, request: Request, caller: Caller) -> Call:
+    def call(self, request: Request, caller: Caller) -> Underway:
         """Send the request to a target; the caller hears of the response once its head is there."""
-        now = self._time()
-        call = Call(self, request, caller, self._balancer.pick(), now + self._total)
-        self._attempt(call, now)
+        now = self.time()
+        if not self._simple:
+            attempts = Attempts(self, request, caller, now)
+            attempts.begin()
+            return attempts
+        target = self.targets.pick(request, now)
+        if target is None:
+            target = self.targets.all[0]  # no health without feedback: there is always one
+        call = Call(self, request, caller, target, now + self.total, request.body)
+        self.attempt(call, now)
         return call
+
+    def attempt(self, call: Call, now: float) -> None:
+        """Send a call on a connection that is idle, or on the next that can be had."""
+        connection = self.pool.take(call.target)
+        if connection is None:
+            call.opening = self._background.start(self._open_for(call), "connection")
+        else:
+            self._send(call, connection, now)
+
+    def breaker_of(self, target: Target) -> Breaker:
+        """The circuit to one target; to be asked only if there are circuits."""
+        breaker = self._breakers.get(target.name)
+        if breaker is None:
+            breaker = Breaker(self._circuit, self.name, target.name, self._metrics)
+            self._breakers[target.name] = breaker
+        return breaker
+
+    def replayable(self, body: Body) -> Body | ReplayableBody:
+        """The body in a form that can be sent again, where retries may want that."""
+        options = self.options.retry
+        if options is None or body.length == 0:
+            return body
+        return ReplayableBody(body, options.replay_buffer, self._memory)
 
     def failed(self, call: Call, error: Exception) -> None:
         """An attempt failed: try again where that is safe, or tell the caller."""
@@ -134,10 +140,10 @@ class Upstream:
                 and connection is not None
                 and not connection.fresh
                 and request.method in IDEMPOTENT
-                and request.body.rewind()
+                and call.body.rewind()
             ):
                 # A connection kept alive had gone stale: not this call's failure (RFC 9110 §9.2.2).
-                self._attempt(call, self._time())
+                self.attempt(call, self.time())
                 return
             self._count_failure(call.target, "lost", error)
             error = _because(BadGateway(), error)
@@ -148,13 +154,6 @@ class Upstream:
             self._count_failure(call.target, "malformed" if isinstance(error, Malformed) else "connect", error)
             error = _because(BadGateway(), error)
         call.caller.failed(error)
-
-    def _attempt(self, call: Call, now: float) -> None:
-        connection = self.pool.take(call.target)
-        if connection is None:
-            call.opening = self._background.start(self._open_for(call), "connection")
-        else:
-            self._send(call, connection, now)
 
     def _send(self, call: Call, connection: Connection, now: float) -> None:
         call.connection = connection
@@ -174,16 +173,27 @@ class Upstream:
             self.failed(call, error)
             return
         call.opening = None
-        self._send(call, connection, self._time())
+        self._send(call, connection, self.time())
 
     def inherit(self, previous: Upstream) -> None:
-        """Go on with what an upstream of this name, whose options were others, knows of the targets that are still
-        there. Both serve for a while.
-        """
-        self._balancer.inherit(previous._balancer)
+        """Go on where the upstream of this name is whose options were others; it goes on as well. To be called first.
 
-    def start(self) -> None:
-        """Begin to look at deadlines."""
+        What is known of targets is theirs and not lost; what was learned under options that are others now is.
+        """
+        options, before = self.options, previous.options
+        self.targets.inherit(previous.targets)
+        if options.retry == before.retry:
+            self.retry = previous.retry
+        if options.bulkhead == before.bulkhead:
+            self.bulkhead = previous.bulkhead
+        if options.circuit_breaker == before.circuit_breaker:
+            here = {target.name for target in self.targets.all}
+            self.breaker = previous.breaker
+            self._breakers = {name: breaker for name, breaker in previous._breakers.items() if name in here}
+
+    async def start(self) -> None:
+        """Find the targets, and begin to look at deadlines."""
+        await self.targets.start()
         self._background.every(SWEEP_SECONDS, self._sweep, f"deadlines of {self.name}")
 
     def close(self) -> None:
@@ -191,11 +201,14 @@ class Upstream:
         self.pool.close()
 
     async def stop(self) -> None:
-        """Close all connections, whatever is on its way, and end what runs in this upstream's background."""
+        """Close all connections, whatever is on its way, and end what runs in the background. Idempotent."""
         self.pool.close()
         for connection in list(self.pool.connections):
             connection.abort()
         await self._background.stop()
+        self.targets.leave()
+        if self.bulkhead is not None:
+            self.bulkhead.look(self.time())
         for part in (self._active, self._idle, self._waiting):
             part.set(0.0)
 
@@ -217,8 +230,10 @@ class Upstream:
         return connection
 
     def _sweep(self) -> None:
-        pool = self.pool
-        pool.sweep(get_running_loop().time())
+        pool, now = self.pool, self.time()
+        pool.sweep(now)
+        if self.bulkhead is not None:
+            self.bulkhead.look(now)
         idle = pool.idle
         self._idle.set(idle)
         self._active.set(len(pool.connections) - idle)

@@ -7,15 +7,15 @@ takes its place.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from gateway.exchange import Exchange, Note, Response
+from gateway.header_options import FieldName
 from gateway.metering.event import VERSION, Outcome, UsageEvent
-from gateway.options import Options, Size
+from gateway.options import Options, Size, Statuses, parse_statuses
 from gateway.plugin import Plugin, PluginConfig
 from gateway.services import Services
 from plugins.metering.reading import JsonReading, whole_number
@@ -23,7 +23,6 @@ from plugins.metering.reading import JsonReading, whole_number
 MeterName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 MOST_METERS: Final = 24
 """On one route: with names of any length the event fits into a record of the journal."""
-_STATUS_RANGE: Final = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
 
 class HeaderMeter(Options):
@@ -33,7 +32,7 @@ class HeaderMeter(Options):
     """The meter."""
     from_: Literal["response_header"] = Field(alias="from")
     """Where the quantity comes from."""
-    header: str
+    header: FieldName
     """The header field; its value is a whole number."""
     estimate: int = Field(default=0, ge=0)
     """Booked if the number is missing or the process dies before it is known."""
@@ -52,21 +51,6 @@ class JsonMeter(Options):
     """Booked if the number is missing or the process dies before it is known."""
 
 
-def _statuses(value: Any) -> frozenset[int]:
-    if isinstance(value, frozenset):
-        return value
-    found: set[int] = set()
-    for item in value if isinstance(value, list) else [value]:
-        match = _STATUS_RANGE.fullmatch(str(item))
-        if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise ValueError(f"not a status or range of statuses: {item!r} (write 200 or 200-399)")
-        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return frozenset(found)
-
-
-Statuses: TypeAlias = Annotated[frozenset[int], BeforeValidator(_statuses)]
-
-
 class Config(PluginConfig):
     """What is counted, and for which answers."""
 
@@ -74,7 +58,7 @@ class Config(PluginConfig):
         min_length=1, max_length=MOST_METERS
     )
     """`requests` counts 1, `bytes_in` and `bytes_out` the payload; others come from the answer."""
-    on_status: Statuses = _statuses("200-399")
+    on_status: Statuses = parse_statuses("200-399")
     """Answers with these statuses are booked: a status, a range such as `200-399`, or a list of both."""
     max_json: Size = 2**20
     """The largest JSON answer that is read for a meter; beyond it the estimate is booked."""
@@ -108,10 +92,10 @@ class Metering(Plugin[Config]):
 
     @classmethod
     def hooks(cls, config: Config | None = None) -> list[str]:
-        """Of the response's head only a meter that reads JSON wants to know."""
+        """The response itself only a meter that reads JSON wants to see."""
         found = super().hooks(config)
         if config is not None and not any(isinstance(meter, JsonMeter) for meter in config.meters):
-            found.remove("on_response")
+            found = [hook for hook in found if hook not in ("on_response", "on_chunk")]
         return found
 
     def __init__(self, config: Config, services: Services) -> None:
@@ -152,17 +136,19 @@ class Metering(Plugin[Config]):
 
     def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
         tally = exchange.get(TALLY)
-        if tally is not None:
-            if tally.reading is not None and chunk:
-                tally.reading.add(chunk)
-            if tally.booked is None and (last or exchange.until_close):
-                # The answer is about to be whole; or, where only the end of the connection ends it, about to begin.
-                quantities: dict[str, int] = {}
-                if exchange.response is not None and exchange.response.status in self._statuses:
-                    whole = exchange.outcome == "ok"
-                    quantities = self._quantities(exchange, tally, len(chunk) if whole and last else 0, whole, last)
-                self._book(exchange, tally, exchange.outcome, quantities)
+        if tally is not None and tally.reading is not None and chunk:
+            tally.reading.add(chunk)
         return chunk
+
+    def on_sending(self, exchange: Exchange, size: int, last: bool) -> None:
+        tally = exchange.get(TALLY)
+        if tally is not None and tally.booked is None and (last or exchange.until_close):
+            # The answer is about to be whole; or, where only the end of the connection ends it, about to begin.
+            quantities: dict[str, int] = {}
+            if exchange.response is not None and exchange.response.status in self._statuses:
+                whole = exchange.outcome == "ok"
+                quantities = self._quantities(exchange, tally, size if whole and last else 0, whole, last)
+            self._book(exchange, tally, exchange.outcome, quantities)
 
     def on_finish(self, exchange: Exchange) -> None:
         tally = exchange.get(TALLY)
@@ -176,10 +162,14 @@ class Metering(Plugin[Config]):
 
     def _book(self, exchange: Exchange, tally: _Tally, outcome: Outcome, quantities: dict[str, int]) -> None:
         """Write the event; if nothing was used, only where a started record waits for its end."""
+        if exchange.billed != "nothing":
+            quantities = {name: n for name, n in quantities.items() if exchange.billed == "use" and name in self._plain}
         tally.booked = quantities
         if tally.started or any(quantities.values()):
             event = self._event(exchange, outcome, quantities or {"requests": 0}, self._nanos() // 1000, exchange.id)
-            exchange.hold_last = self._journal.append(event)
+            durable = self._journal.append(event)
+            if durable is not None:
+                exchange.hold(durable)
         else:
             self._journal.release()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
+from gateway.coding import decoded
 from gateway.headers import Headers
 
 TAIL: Final = 64 * 1024
@@ -51,45 +52,52 @@ class JsonReading:
         """The whole, not negative number at this path, in the last event of a stream that has one; None without."""
         if not self._is_json or self._too_large:
             return None
-        body = self._inflated()
+        body = decoded(self._coding, bytes(self._gathered), self._limit)
         if body is None:
             return None
         for document in _last_events_first(body) if self._streams else [body]:
             try:
-                number = _at(_decode(document), path)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                number = _at(_decoded(document), path)
+            except (ValueError, RecursionError):
                 continue
             if number is not None:
                 return number
         return None
 
-    def _inflated(self) -> bytes | None:
-        if self._coding == "identity":
-            return bytes(self._gathered)
-        if self._coding not in ("gzip", "x-gzip", "deflate"):
-            return None
-        for window in (47, 15, -15) if self._coding == "deflate" else (47,):
-            inflate = zlib.decompressobj(window)
-            try:
-                body = inflate.decompress(bytes(self._gathered), self._limit)
-            except zlib.error:
-                continue
-            return body if inflate.eof else None
-        return None
+
+def _decoded(document: bytes) -> Any:
+    """Raises ValueError, RecursionError."""
+    try:
+        return _decode(document)
+    except msgspec.DecodeError:
+        # Half of a character, as a model may leave behind where it is cut off, spoils nothing else for json.
+        return json.loads(document.decode(), parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _last_events_first(body: bytes) -> Iterator[bytes]:
-    for line in reversed(body.splitlines()):
+    """The documents of a stream: lines, or what the data lines of an event are together (WHATWG HTML §9.2.6)."""
+    event: list[bytes] = []
+    for line in reversed((b"\n" + body).splitlines()):
         document = line.removeprefix(b"data:").strip(b" \t\x1e")
         if document.startswith((b"{", b"[")):
             yield document
+        if line.startswith(b"data:"):
+            event.append(document)
+        elif not line and len(event) > 1:
+            yield b"\n".join(reversed(event))
+        if not line:
+            event.clear()
 
 
 def _at(value: Any, path: tuple[str, ...]) -> int | None:
     for step in path:
         if isinstance(value, dict):
             value = value.get(step)
-        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
             value = value[int(step)]
         else:
             return None

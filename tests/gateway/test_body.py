@@ -159,7 +159,7 @@ class BodyAnyHow(RuleBasedStateMachine):
 
 
 TestBodyAnyHow = BodyAnyHow.TestCase
-TestBodyAnyHow.settings = settings(max_examples=300, stateful_step_count=25, deadline=None, derandomize=True)
+TestBodyAnyHow.settings = settings(max_examples=150, stateful_step_count=25, deadline=None, derandomize=True)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -50,7 +50,10 @@ TEN_LINES = [
     "gateway.yaml:4: processes: must be `auto` or a whole number",
     "gateway.yaml:5: drain_timeout: not a duration: 5 (write 250ms, 30s, 5m, 1h or 7d)",
     "gateway.yaml:8: upstreams.demo.targets[0]: not a target: 'ftp://x' (write http://host:port, without a path)",
-    'gateway.yaml:9: upstreams.demo.balancer: must be `round_robin` (did you mean "round_robin"?)',
+    (
+        "gateway.yaml:9: upstreams.demo.balancer: not a balancer: 'round_robbin' (write round_robin, weighted, "
+        "least_connections, ip_hash, consistent_hash, adaptive)"
+    ),
     'gateway.yaml:12: routes[0].upstream: unknown upstream "demmo" (did you mean "demo"?)',
     "gateway.yaml:13: routes[0].max_body: not a size: '10 MB' (write 512B, 64KiB or 10MB)",
     'gateway.yaml:15: routes[0].plugins.stamp: unknown key "brust" (did you mean "burst"?)',
@@ -211,6 +214,13 @@ def test_a_broken_plugin_is_said_once(here: Path, write_plugin: Write) -> None:
         f"  - {{name: r{n}, upstream: demo, match: {{path: /{n}}}, plugins: [broken: {{}}]}}\n" for n in range(5)
     )
     assert len(complaints(HEAD + routes)) == 1
+
+
+def test_an_upstream_that_a_plugin_names_must_exist(here: Path) -> None:
+    plugins = "plugins:\n  - trace: {export: {upstream: demmo}}\n"
+    assert complaints(HEAD + plugins + ROUTES) == [
+        'gateway.yaml:4: plugins.trace.export.upstream: unknown upstream "demmo" (did you mean "demo"?)'
+    ]
 
 
 def test_a_key_belongs_to_one_consumer(here: Path) -> None:

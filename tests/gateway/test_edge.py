@@ -13,13 +13,12 @@ import pytest
 
 from gateway.edge import Edge
 from gateway.runtime import BuildFailed, Lasting, Runtime
-from gateway.traffic import Traffic
 from tests.fixtures.configuration import loaded
 from tests.fixtures.conversation import eventually
+from tests.fixtures.lasting import lasting_in
 from tests.fixtures.plugin_folder import Write
 from tests.journeys.line import Cut, Line, Unanswered
 from tests.journeys.upstream import Upstream
-from tests.play import Stage
 
 BROKEN = """
 from gateway.plugin import Plugin, PluginConfig
@@ -38,17 +37,10 @@ class Gateway:
     Each configuration is known by the name of the field in which it says the id of a request.
     """
 
-    def __init__(self, stage: Stage, upstream: Upstream) -> None:
+    def __init__(self, lasting: Lasting, upstream: Upstream) -> None:
         self.upstream = upstream
-        self.metrics = stage.metrics
-        self._lasting = Lasting(
-            stage.clock,
-            stage.metrics,
-            Traffic(stage.metrics),
-            stage.usage.journal,
-            stage.access_log,  # type: ignore[arg-type]
-        )
-        self.edge = Edge(self._lasting)
+        self.metrics = lasting.metrics
+        self.edge = Edge(lasting)
         self.sockets = [bound(), bound()]
         self.ports = [sock.getsockname()[1] for sock in self.sockets]
         self._generation = 0
@@ -94,16 +86,16 @@ def bound() -> socket.socket:
 
 @pytest.fixture
 async def gateway(tmp_path: Path, here: Path) -> AsyncIterator[Gateway]:
-    stage, upstream = Stage(tmp_path / "journal"), Upstream()
+    upstream = Upstream()
     await upstream.start()
-    gateway = Gateway(stage, upstream)
-    await gateway.take("x-one")
-    yield gateway
-    await gateway.edge.stop(0.2)
+    async with lasting_in(tmp_path / "journal") as lasting:
+        gateway = Gateway(lasting, upstream)
+        await gateway.take("x-one")
+        yield gateway
+        await gateway.edge.stop(0.2)
     for sock in gateway.sockets:
         sock.close()
     await upstream.stop()
-    await stage.close()
 
 
 async def test_the_next_request_on_a_connection_is_served_anew(gateway: Gateway) -> None:

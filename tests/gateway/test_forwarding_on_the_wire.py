@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from gateway.exchange import Exchange, Response
 from tests.fixtures.conversation import calling, serving
 from tests.fixtures.heads import answered, asked, named
-from tests.fixtures.wire import OK, Target
+from tests.fixtures.wire import OK, Alone, Target
 
 HOST = b"Host: a.example\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST
@@ -248,3 +249,16 @@ async def test_who_names_no_host_is_given_that_of_the_target() -> None:
     _, fields = await asked(b"GET / HTTP/1.0\r\n\r\n")
     assert named(fields, b"host")[0].startswith(b"127.0.0.1:")
     assert named(fields, b"x-forwarded-host") == []
+
+
+@pytest.mark.parametrize(("trusted", "scheme"), [([ip_network("127.0.0.0/8")], "https"), ([], "http")])
+async def test_plugins_are_told_the_scheme_that_a_trusted_proxy_says(trusted: list[Any], scheme: str) -> None:
+    class Seeing(Alone):
+        """Answers with the scheme."""
+
+        def on_request(self, exchange: Exchange) -> Response:
+            return Response(200, {}, exchange.request.scheme.encode())
+
+    async with serving(Target(), Seeing(), trusted=trusted) as edge, calling(edge) as client:
+        await client.say(b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n")
+        assert (await client.answer()).endswith(b"\r\n\r\n" + scheme.encode())

@@ -156,3 +156,13 @@ async def test_a_client_that_leaves_before_it_is_invited_ends_the_call() -> None
         assert await eventually(lambda: b"\r\n\r\n" in target.text)
         client.close()
         assert await eventually(lambda: target.closed == 1)
+
+
+async def test_an_interim_answer_says_no_length() -> None:
+    """It has no body whatever it says; a client that believes it would lose the start of the answer (RFC 9110 §8.6)."""
+    target = Target([b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 5\r\n\r\n" + OK])
+    async with serving(target) as edge, calling(edge) as client:
+        await client.say(ASK)
+        hints = await client.hear(b"\r\n\r\n")
+        assert hints.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n")
+        assert b"content-length" not in hints.lower()

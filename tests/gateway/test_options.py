@@ -13,12 +13,17 @@ from gateway.options import (
     FROM_FILE,
     Duration,
     Options,
+    Rate,
     Size,
     alternatives,
     parse_duration,
+    parse_rate,
     parse_size,
+    parse_statuses,
     write_duration,
+    write_rate,
     write_size,
+    write_statuses,
 )
 
 
@@ -30,6 +35,7 @@ class Sample(Options):
     words: str | int = ""
     wait: Duration = 1.0
     room: Size = 1
+    part: Rate = 0.5
 
 
 @pytest.mark.parametrize(
@@ -57,6 +63,36 @@ def test_sizes(text: str, size: int) -> None:
 def test_what_is_no_size(text: Any) -> None:
     with pytest.raises(ValueError, match="not a size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("0%", 0.0), ("0.5%", 0.005), ("50%", 0.5), ("33.3%", 0.333), ("125%", 1.25)]
+)
+def test_rates(text: str, rate: float) -> None:
+    assert parse_rate(text) == rate
+    assert write_rate(rate) == text
+
+
+@pytest.mark.parametrize("text", ["", "50", "50 %", "-5%", ".5%", "%", "99999%", 0.5, 5, None])
+def test_what_is_no_rate(text: Any) -> None:
+    with pytest.raises(ValueError, match="not a rate"):
+        parse_rate(text)
+
+
+@given(st.sets(st.integers(100, 599)))
+def test_written_statuses_read_as_themselves(statuses: set[int]) -> None:
+    assert parse_statuses(write_statuses(frozenset(statuses)).split(", ") if statuses else []) == statuses
+    assert parse_statuses(list(statuses)) == statuses
+
+
+def test_statuses_are_written_as_ranges() -> None:
+    assert write_statuses(parse_statuses(["200-299", 404, "400-401"])) == "200-299, 400-401, 404"
+
+
+@pytest.mark.parametrize("value", ["", "99", "600", "300-200", "2xx", "200-", None, ["200", "x"]])
+def test_what_is_no_status(value: Any) -> None:
+    with pytest.raises(ValueError, match="not a status"):
+        parse_statuses(value)
 
 
 @given(st.integers(0, 10**9))
@@ -87,9 +123,11 @@ def test_a_file_needs_units_and_code_does_not() -> None:
         Sample.model_validate({"wait": 0.5}, context=FROM_FILE)
     with pytest.raises(ValidationError, match="not a size"):
         Sample.model_validate({"room": 7}, context=FROM_FILE)
+    with pytest.raises(ValidationError, match="not a rate"):
+        Sample.model_validate({"part": 0.5}, context=FROM_FILE)
 
 
-@pytest.mark.parametrize("key", ["whole", "real", "words", "wait", "room"])
+@pytest.mark.parametrize("key", ["whole", "real", "words", "wait", "room", "part"])
 def test_true_is_no_number(key: str) -> None:
     with pytest.raises(ValidationError):
         Sample.model_validate({key: True})

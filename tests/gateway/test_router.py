@@ -22,7 +22,7 @@ from gateway.router import Router
 
 Found = tuple[str, dict[str, str]] | str
 
-calmly = settings(max_examples=400, deadline=None, derandomize=True)
+calmly = settings(max_examples=250, deadline=None, derandomize=True)
 
 UNRESERVED = set((string.ascii_letters + string.digits + "-._~").encode())
 
@@ -185,7 +185,7 @@ AUTHORITIES = st.builds(
 FIELDS = st.dictionaries(st.sampled_from(["x-kind", "X-Other"]), st.sampled_from(["1", "2", "3"]), max_size=2)
 
 
-@settings(max_examples=800, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(
     matches=st.lists(MATCHES, min_size=1, max_size=8),
     requests=st.lists(st.tuples(TARGETS, METHODS, AUTHORITIES, FIELDS), min_size=1, max_size=8),

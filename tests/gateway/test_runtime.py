@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 
 from gateway.config import GatewayConfig
 from gateway.runtime import BuildFailed, Lasting, Runtime
-from gateway.traffic import Traffic
+from gateway.upstream.target import Target
+from gateway.upstream.upstream import Upstream
 from tests.fixtures.configuration import loaded
+from tests.fixtures.lasting import lasting_in
 from tests.fixtures.plugin_folder import Write
-from tests.play import Stage
+from tests.play import ask
 
 COUNTING = '''
 """Counts requests, over reloads that leave its options alone."""
@@ -64,7 +67,7 @@ TEXT = """\
 listeners: [{{bind: "127.0.0.1:8080"}}]
 trusted_proxies: {proxies}
 upstreams:
-  books: {{targets: [{targets}]}}
+  books: {{targets: [{targets}], {resilience}}}
   other: {{targets: ["http://127.0.0.1:9"]}}
 routes:
   - name: {route}
@@ -80,16 +83,45 @@ def configured(
     targets: str = '"http://127.0.0.1:1", "http://127.0.0.1:2"',
     proxies: str = "[]",
     consumer: str = "bob",
+    resilience: str = "max_waiting: 9",
 ) -> GatewayConfig:
-    return loaded(TEXT.format(route=route, counting=counting, targets=targets, proxies=proxies, consumer=consumer))
+    return loaded(
+        TEXT.format(
+            route=route,
+            counting=counting,
+            targets=targets,
+            proxies=proxies,
+            consumer=consumer,
+            resilience=resilience,
+        )
+    )
 
 
 @pytest.fixture
 async def lasting(tmp_path: Path, here: Path, write_plugin: Write) -> AsyncIterator[Lasting]:
     write_plugin("counting", COUNTING)
-    stage = Stage(tmp_path / "journal")
-    yield Lasting(stage.clock, stage.metrics, Traffic(stage.metrics), stage.usage.journal, stage.access_log)  # type: ignore[arg-type]
-    await stage.close()
+    async with lasting_in(tmp_path / "journal") as lasting:
+        yield lasting
+
+
+def pick(runtime: Runtime) -> Target:
+    target = runtime.upstreams["books"].targets.pick(ask(), 0.0)
+    assert target is not None
+    return target
+
+
+def fails(upstream: Upstream, port: int) -> None:
+    """A call of the target with this port fails: its circuit opens, and it is ejected."""
+    (target,) = [target for target in upstream.targets.all if target.port == port]
+    now = upstream.time()
+    assert upstream.breaker_of(target).admit(now) == 0.0
+    upstream.breaker_of(target).record(False, now, now)
+    upstream.targets.sent(target, now, 1)
+    upstream.targets.answered(target, None, 0.1, False, 1)
+
+
+def open_circuits(upstream: Upstream) -> set[int]:
+    return {target.port for target in upstream.targets.all if upstream.breaker_of(target).state == "open"}
 
 
 def plugin(runtime: Runtime, route: str = "r"):
@@ -142,18 +174,81 @@ async def test_upstreams_know_whom_to_trust(lasting: Lasting) -> None:
         ('"http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"', 2),
         ('"http://127.0.0.1:3", "http://127.0.0.1:2"', 2),
         ('"http://127.0.0.1:3", "http://127.0.0.1:1"', 1),
-        ('"http://127.0.0.1:3", "http://127.0.0.1:4"', 3),
     ],
 )
 async def test_the_turn_of_a_target_outlives_a_change_of_the_others(
     lasting: Lasting, targets: str, next_one: int
 ) -> None:
     first = await Runtime.build(configured(), lasting)
-    assert first.upstreams["books"]._balancer.pick().port == 1  # so that 2 is next
+    while pick(first).port != 1:  # so that 2 is next
+        pass
     second = await Runtime.build(configured(targets=targets), lasting, first)
-    assert second.upstreams["books"]._balancer.pick().port == next_one
-    assert first.upstreams["books"]._balancer.pick().port == 2
+    assert pick(second).port == next_one
     await end(first, second)
+
+
+CIRCUIT = (
+    "circuit_breaker: {minimum_requests: 1}, health: {passive: {failures: 1}}, retry: {}, bulkhead: {max_in_flight: 5}"
+)
+
+
+async def test_what_is_known_of_a_target_outlives_a_change_of_its_upstream(lasting: Lasting) -> None:
+    first = await Runtime.build(configured(resilience=CIRCUIT), lasting)
+    before = first.upstreams["books"]
+    fails(before, port=1)
+    assert open_circuits(before) == {1}
+    second = await Runtime.build(
+        configured(resilience=CIRCUIT, targets='"http://127.0.0.1:1", "http://127.0.0.1:3"'), lasting, first
+    )
+    after = second.upstreams["books"]
+    assert after is not before
+    assert open_circuits(after) == {1}
+    assert pick(second).port == 3, "the other one is ejected"
+    assert (after.retry, after.bulkhead, after.breaker) == (before.retry, before.bulkhead, before.breaker)
+    await first.stop(lambda: [second])
+    fails(after, port=3)
+    third = await Runtime.build(configured(resilience=CIRCUIT.replace("5", "6")), lasting, second)
+    assert open_circuits(third.upstreams["books"]) == {1}, "who has gone is forgotten"
+    assert third.upstreams["books"].bulkhead is not after.bulkhead
+    assert third.upstreams["books"].retry is after.retry
+    await end(second, third)
+
+
+async def test_what_was_known_of_targets_that_are_gone_is_forgotten(lasting: Lasting) -> None:
+    runtime = None
+    for port in range(1, 50):
+        config = configured(resilience=CIRCUIT, targets=f'"http://127.0.0.1:{port}"')
+        previous, runtime = runtime, await Runtime.build(config, lasting, runtime)
+        fails(runtime.upstreams["books"], port)
+        if previous is not None:
+            await previous.stop(list)
+    assert runtime is not None
+    assert len(runtime.upstreams["books"]._breakers) == 1
+    await end(runtime)
+    previous = None
+    gc.collect()
+    assert len(lasting.states) < 5
+
+
+async def test_a_circuit_with_other_options_begins_anew(lasting: Lasting) -> None:
+    first = await Runtime.build(configured(resilience=CIRCUIT), lasting)
+    fails(first.upstreams["books"], port=1)
+    other = CIRCUIT.replace("minimum_requests: 1", "minimum_requests: 2")
+    second = await Runtime.build(configured(resilience=other), lasting, first)
+    assert open_circuits(second.upstreams["books"]) == set()
+    await end(first, second)
+
+
+async def test_gauges_show_what_all_that_serve_come_to(lasting: Lasting) -> None:
+    gauge = lasting.metrics.gauge(
+        "tallygate_upstream_targets", "Targets of the upstream, by state.", ("upstream", "state")
+    ).labels("books", "available")
+    first, second = await pair(lasting, configured(), configured(targets='"http://127.0.0.1:1"'))
+    assert gauge.value == 3
+    await first.stop(lambda: [second])
+    assert gauge.value == 1
+    await second.stop(list)
+    assert gauge.value == 0
 
 
 async def test_a_plugin_inherits_from_the_one_in_its_place_with_its_options(lasting: Lasting) -> None:
@@ -196,8 +291,9 @@ async def test_a_build_that_is_given_up_leaves_nothing_behind(lasting: Lasting, 
     first = await Runtime.build(configured(), lasting)
     module = COUNTING.replace('STORY.append(f"starts {self.config.step}")', "import asyncio; await asyncio.sleep(60)")
     write_plugin("slow", module)
-    text = TEXT.replace("- name", "- {{name: s, upstream: other, match: {{path: /s}}, plugins: [slow: ]}}\n  - name")
-    config = loaded(text.format(route="r", counting="", targets='"http://127.0.0.1:5"', proxies="[]", consumer="bob"))
+    configured(targets='"http://127.0.0.1:5"')
+    slow = "- {name: s, upstream: other, match: {path: /s}, plugins: [slow: ]}\n  - name"
+    config = loaded(Path("gateway.yaml").read_text().replace("- name", slow, 1))  # noqa: ASYNC240
     before = asyncio.all_tasks()
     building = asyncio.create_task(Runtime.build(config, lasting, first))
     await asyncio.sleep(0.05)

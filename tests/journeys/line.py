@@ -49,7 +49,8 @@ class Line:
 
     @classmethod
     async def open(cls, port: int, seconds: float = 15.0) -> Self:
-        return cls(*await asyncio.open_connection("127.0.0.1", port), seconds)
+        async with asyncio.timeout(seconds):
+            return cls(*await asyncio.open_connection("127.0.0.1", port), seconds)
 
     def send(self, path: str, method: str = "GET", fields: str = "", body: bytes = b"") -> str:
         """Send a request; returns its name."""

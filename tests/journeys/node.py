@@ -52,19 +52,22 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 15.0,
         await asyncio.sleep(0.05)
 
 
+TOKENS = {"name": "tokens", "from": "response_json", "path": "usage.total_tokens", "estimate": 3}
+UNITS = {"from": "response_header", "header": "x-units"}
+
+
+def metered(*meters: str | dict[str, Any]) -> list[dict[str, Any]]:
+    """The plugins of a route whose users are known and pay."""
+    return [{"key_auth": None}, {"metering": {"meters": list(meters)}}]
+
+
 def configuration(directory: Path, redis: str, postgres: str, upstream: int) -> dict[str, Any]:
     """One edge process; routes that are metered by what leaves or by what the answer says, one that is not metered.
 
     A usage event of the route `bulky` is nearly as large as one may be.
     """
-    tokens = {"name": "tokens", "from": "response_json", "path": "usage.total_tokens", "estimate": 3}
-    plain = [{"key_auth": None}, {"metering": {"meters": ["requests", "bytes_out"]}}]
-    told = [{"key_auth": None}, {"metering": {"meters": ["requests", tokens]}}]
-    units = [
-        {"name": f"{'unit' * 14}_{number}", "from": "response_header", "header": "x-units"}
-        for number in range(MOST_METERS)
-    ]
-    bulky = [{"key_auth": None}, {"metering": {"meters": units}}]
+    told = metered("requests", TOKENS)
+    bulky = metered(*[UNITS | {"name": f"{'unit' * 14}_{number}"} for number in range(MOST_METERS)])
     return {
         "listeners": [{"bind": f"127.0.0.1:{free_port()}"}],
         "admin": {"bind": f"127.0.0.1:{free_port()}"},
@@ -76,15 +79,10 @@ def configuration(directory: Path, redis: str, postgres: str, upstream: int) -> 
         "routes": [
             {"name": "open", "match": {"path": "/open/*"}, "upstream": "behind"},
             {"name": "ai", "match": {"path": "/ai/*"}, "upstream": "behind", "plugins": told},
-            {
-                "name": "patient",
-                "match": {"path": "/patient/*"},
-                "upstream": "behind",
-                "plugins": told,
-                "on_disconnect": "drain",
-            },
+            {"name": "patient", "match": {"path": "/patient/*"}, "upstream": "behind", "plugins": told}
+            | {"on_disconnect": "drain"},
             {"name": "bulky", "match": {"path": "/bulky/*"}, "upstream": "behind", "plugins": bulky},
-            {"name": "api", "upstream": "behind", "plugins": plain},
+            {"name": "api", "upstream": "behind", "plugins": metered("requests", "bytes_out")},
         ],
         "usage": {
             "journal": {
@@ -260,7 +258,8 @@ class Node:
     # The books
 
     async def books(self) -> list[Row]:
-        rows = await fetch(self._postgres, BOOKED)
+        async with asyncio.timeout(15):
+            rows = await fetch(self._postgres, BOOKED)
         return [Row(*row[:4], json.loads(str(row[4])), *row[5:]) for row in rows]  # type: ignore[arg-type]
 
     async def booked(self, served: Iterable[str], seconds: float = 20.0) -> dict[str, Row]:

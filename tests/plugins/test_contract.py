@@ -34,6 +34,9 @@ class Diary(Plugin[Config]):
         self.pages.append(f"{self.config.name} {'last' if last else 'chunk'}")
         return chunk + self.config.name.encode()
 
+    def on_sending(self, exchange: Exchange, size: int, last: bool) -> None:
+        self.pages.append(f"{self.config.name} {'last ' if last else ''}{size}")
+
     def on_finish(self, exchange: Exchange) -> None:
         self.pages.append(f"{self.config.name} end")
 
@@ -77,7 +80,7 @@ class AsyncChunk(Plugin[Config]):
 async def test_in_listed_order_and_back_in_reverse(stage: Stage):
     plugins, pages = diaries(stage, "ab")
     played = await stage.play(*plugins, pieces=[b"1", b"2"])
-    ways = "a in,b in,b out,a out,b chunk,a chunk,b last,a last,b end,a end"
+    ways = "a in,b in,b out,a out,b chunk,a chunk,b 3,a 3,b last,a last,b last 3,a last 3,b end,a end"
     assert pages == ways.split(",")
     assert played.body == b"1ba2ba"
 
@@ -85,7 +88,7 @@ async def test_in_listed_order_and_back_in_reverse(stage: Stage):
 async def test_an_answer_passes_back_only_through_those_before_its_maker(stage: Stage):
     (first, second), pages = diaries(stage, "ab")
     played = await stage.play(first, stage.make(Answering), second)
-    assert pages == ["a in", "a out", "a last", "a end"]
+    assert pages == ["a in", "a out", "a last", "a last 5", "a end"]
     assert (played.response.status, played.body) == (299, b"minea")
 
 
@@ -94,7 +97,7 @@ async def test_a_problem_is_an_answer(stage: Stage):
     played = await stage.play(first, stage.make(Raising, name="problem"))
     assert played.response.status == 503
     assert b"for now" in played.body
-    assert pages == ["a in", "a out", "a last", "a end"]
+    assert pages == ["a in", "a out", "a last", f"a last {len(played.body)}", "a end"]
 
 
 async def test_a_bug_is_a_500_without_its_text(stage: Stage):

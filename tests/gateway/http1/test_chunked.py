@@ -15,7 +15,7 @@ from gateway.http1.chunked import MAX_OVERHEAD, BadChunks, ChunkedDecoder
 from gateway.http1.grammar import chunk, last_chunk
 from tests.fixtures.messages import CUTS, TOKENS, byte_by_byte, cut
 
-often = settings(max_examples=400, deadline=None, derandomize=True)
+often = settings(max_examples=250, deadline=None, derandomize=True)
 
 # White space around a value is no part of it, so the values here have none.
 VALUES: Final = st.text(
@@ -106,7 +106,7 @@ def test_what_follows_the_end_is_noticed_and_is_no_part_of_the_body(
         assert read.surplus == (surplus != b"\r\n")  # which llhttp passes over before a message, as RFC 9112 §2.2 says
 
 
-@settings(often, max_examples=1500)
+@settings(often, max_examples=800)
 @given(
     pieces=PIECES,
     trailers=TRAILERS,

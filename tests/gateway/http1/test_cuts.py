@@ -27,7 +27,7 @@ from tests.fixtures.messages import (
 )
 from tests.fixtures.source import Told
 
-often = settings(max_examples=500, deadline=None, derandomize=True)
+often = settings(max_examples=300, deadline=None, derandomize=True)
 
 HEAD: Final = "POST / HTTP/1.1\r\nHost: a\r\n"
 ONE_FAULT: Final = {
@@ -99,7 +99,7 @@ def test_a_response_is_the_same_however_its_bytes_are_cut(wire: bytes, places: l
             assert whole == other
 
 
-@settings(often, max_examples=200)
+@settings(often, max_examples=120)
 @given(
     turns=st.lists(
         st.tuples(st.integers(0, 2), st.sampled_from(["GET", "GET", "HEAD", "POST"]), CUTS), min_size=2, max_size=6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +18,7 @@ from gateway.metering.event import (
 from gateway.metering.segment import decode_payload, shard_of_payload
 from tests.fixtures.usage import EVENTS
 
-often = settings(max_examples=300, deadline=None, derandomize=True)
+often = settings(max_examples=200, deadline=None, derandomize=True)
 BYTES = st.binary(max_size=40)
 
 
@@ -74,21 +73,14 @@ def nearly(event: UsageEvent, place: int, length: int, wrong: bytes) -> bytes:
     return whole[:place] + wrong + whole[place + length :]
 
 
-UNREADABLE = "a text that is not UTF-8 is no DecodeError of msgspec, and goes through whoever reads the record"
-
-
 @often
 @given(payload=BYTES | st.builds(nearly, EVENTS, st.integers(0, 200), st.integers(0, 3), st.binary(max_size=3)))
 def test_what_is_no_event_is_told_apart(payload: bytes) -> None:
     """It is an event, or it is not; nothing else comes of it, and nothing that could not be written again."""
-    try:
-        event = decode_payload(payload)
-    except UnicodeDecodeError:
-        return  # see below
+    event = decode_payload(payload)
     assert event is None or decode_event(encode_event(event)) == event
 
 
-@pytest.mark.xfail(strict=True, reason=UNREADABLE, raises=UnicodeDecodeError)
 @given(event=EVENTS)
 @settings(often, max_examples=5)
 def test_a_text_that_is_not_utf_8_is_no_event(event: UsageEvent) -> None:

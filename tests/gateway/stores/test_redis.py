@@ -60,6 +60,31 @@ async def test_hashes(redis: Redis) -> None:
     assert await redis.hash_read("none") == {}
 
 
+async def test_a_script_is_one_step(redis: Redis) -> None:
+    assert await redis.run("return {1, 'two', false, ARGV[1], KEYS[1]}", ["k"], [b"\xff"]) == [
+        1,
+        b"two",
+        None,
+        b"\xff",
+        b"k",
+    ]
+    assert await redis.run("return false", []) is None
+    add = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
+    assert await redis.run_each(add, [("a", (1,)), ("b", (2,)), ("a", (3,))]) == [1, 2, 4]
+    assert await redis.run_each(add, []) == []
+    with pytest.raises(StoreUnavailable, match="no such"):
+        await redis.run("return redis.error_reply('no such thing')", [])
+
+
+async def test_a_script_has_a_deadline(redis: Redis, valkey: ValkeyServer) -> None:
+    valkey.pause()
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="no answer within"):
+        await redis.run("return 1", [], deadline=0.05)
+    assert time.monotonic() - started < 0.3
+    valkey.resume()
+
+
 async def test_nothing_to_do_asks_nothing(valkey: ValkeyServer) -> None:
     unreachable = Redis("redis://127.0.0.1:1/0")
     assert await unreachable.append([]) == []

@@ -1,0 +1,84 @@
+"""Upstream options: a service behind the gateway as `upstreams:` in the configuration describes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from gateway.http1.grammar import valid_host
+from gateway.options import Duration, Options, Size
+from gateway.upstream.balancing import BalancerOptions
+from gateway.upstream.balancing.round_robin import RoundRobinOptions
+from gateway.upstream.breaker import CircuitBreakerOptions
+from gateway.upstream.bulkhead import BulkheadOptions
+from gateway.upstream.health import HealthOptions
+from gateway.upstream.resolver import ResolverOptions
+from gateway.upstream.retry import RetryOptions
+from gateway.upstream.target import TargetOptions, check_targets
+
+
+class TimeoutOptions(Options):
+    """Deadlines of one call; each is answered 504 when the head was not sent yet, and cuts the response otherwise."""
+
+    connect: Duration = 2.0
+    """Opening a connection to a target."""
+    first_byte: Duration = 30.0
+    """From the request's last byte to the head of the response."""
+    idle: Duration = 60.0
+    """Silence between two pieces of a body, in either direction."""
+    total: Duration = 300.0
+    """The whole call."""
+
+
+class UpstreamOptions(Options):
+    """A service and the addresses that provide it."""
+
+    targets: list[TargetOptions] = Field(min_length=1)
+    """The addresses that provide it."""
+    balancer: BalancerOptions = RoundRobinOptions()
+    """How a target is picked: a name, or a block of that `name` and its options."""
+    resolver: ResolverOptions = ResolverOptions()
+    """How the names of targets are resolved; all addresses of a name become targets."""
+    health: HealthOptions | None = None
+    """How it is found out which targets can be used; without it all of them are, always."""
+    timeouts: TimeoutOptions = TimeoutOptions()
+    """Deadlines of one call."""
+    retry: RetryOptions | None = None
+    """Repeating attempts that failed; without it only a connection that had gone stale is replaced."""
+    circuit_breaker: CircuitBreakerOptions | None = None
+    """When calls are no longer sent because too many fail, and when that is tried again."""
+    bulkhead: BulkheadOptions | None = None
+    """How many calls one process may have in flight; without it there is no limit but that of connections."""
+    max_connections: int = Field(default=512, ge=1)
+    """Connections of one process to all targets together."""
+    max_waiting: int = Field(default=1024, ge=0)
+    """Calls of one process that may wait for a connection; the next one is answered 503 at once."""
+    wait_timeout: Duration = 1.0
+    """How long a call waits for a connection before it is answered 503."""
+    keepalive_timeout: Duration = 55.0
+    """How long an unused connection stays open; keep it below the targets' own limit."""
+    max_response_head: Size = 64 * 1024
+    """Largest head of a response; a larger one is answered 502."""
+    host: str = "preserve"
+    """The Host field sent upstream: `preserve` the client's, the `target`'s own, or a literal name."""
+
+    @field_validator("host")
+    @classmethod
+    def _host_is_a_name(cls, value: str) -> str:
+        if not valid_host(value):
+            raise ValueError(f"not a host: {value!r} (write preserve, target or a name such as api.example.com)")
+        return value
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return (
+            [{"url": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        )
+
+    @field_validator("targets")
+    @classmethod
+    def _targets_differ(cls, value: list[TargetOptions]) -> list[TargetOptions]:
+        check_targets(value)
+        return value

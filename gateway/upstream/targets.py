@@ -1,0 +1,147 @@
+"""Targets: which an upstream has, which of them may be called, and which takes the next attempt."""
+
+from __future__ import annotations
+
+from asyncio import get_running_loop
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.exchange import Response
+from gateway.metrics import GaugePart
+from gateway.upstream.balancing import make_balancer
+from gateway.upstream.balancing.load_report import FIELD
+from gateway.upstream.health import Health
+from gateway.upstream.probe import Prober
+from gateway.upstream.resolver import Name, Resolver
+from gateway.upstream.target import Target, TargetOptions, TargetStates
+
+if TYPE_CHECKING:
+    from gateway.background import Background
+    from gateway.fetch import Fetch
+    from gateway.metrics import Metrics
+    from gateway.upstream.options import UpstreamOptions
+
+SWEEP_SECONDS: Final = 1.0
+"""How often ejections are looked at."""
+
+
+class Targets:
+    """The targets of one upstream. Names are resolved, probes asked and ejections ended in the background.
+
+    `pick` is the balancer's. `wants_feedback` says that `sent` and `answered` must be called for every attempt.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        options: UpstreamOptions,
+        *,
+        fetch: Fetch,
+        states: TargetStates,
+        background: Background,
+        metrics: Metrics,
+    ) -> None:
+        rng = Random()  # noqa: S311 - spreads load, guards nothing
+        self._background = background
+        self._upstream = upstream
+        self._options = options
+        self._balancer = make_balancer(options.balancer, rng)
+        self.pick = self._balancer.pick
+        self.weigh = self._balancer.weigh
+        self._health = Health(options.health) if options.health is not None else None
+        self._prober: Prober | None = None
+        if options.health is not None:
+            self._prober = Prober(
+                upstream, options.health, self._probed, fetch=fetch, rng=rng, background=background, metrics=metrics
+            )
+        self._resolver = Resolver(
+            upstream,
+            [Name(_maker(upstream, target, states), options.resolver) for target in options.targets],
+            options.resolver,
+            self._changed,
+            rng=rng,
+            background=background,
+            metrics=metrics,
+        )
+        self.all: Sequence[Target] = self._resolver.targets
+        self.wants_feedback = self._balancer.wants_feedback or (self._health is not None and self._health.wants_answers)
+        targets = metrics.gauge(
+            "tallygate_upstream_targets", "Targets of the upstream, by state.", ("upstream", "state")
+        )
+        self._available = GaugePart(targets.labels(upstream, "available"))
+        self._unavailable = GaugePart(targets.labels(upstream, "unavailable"))
+        self._use()
+
+    def inherit(self, previous: Targets) -> None:
+        """Go on where the upstream's targets before a reload are: with their addresses, and with whose turn it is."""
+        self._resolver.go_on_from(previous._resolver)
+        self.all = self._resolver.targets
+        if self._options.balancer == previous._options.balancer:
+            self._balancer.inherit(previous._balancer)
+        self._use()
+
+    def leave(self) -> None:
+        """They are not used any more, and count no longer."""
+        self._available.set(0.0)
+        self._unavailable.set(0.0)
+
+    async def start(self) -> None:
+        """Resolve all names, which takes no longer than the resolver's timeout, and go on in the background."""
+        await self._resolver.start()
+        if self._health is not None:
+            self._background.every(SWEEP_SECONDS, self._sweep, f"health of {self._upstream}")
+
+    def sent(self, target: Target, now: float, weight: int) -> None:
+        """An attempt begins; exactly one `answered` follows."""
+        self._balancer.sent(target, now, weight)
+
+    def answered(self, target: Target, result: Response | None, seconds: float, ok: bool | None, weight: int) -> None:
+        """An attempt ended: well, with a failure, or nobody waited for its end any more (None)."""
+        now = get_running_loop().time()
+        self._balancer.answered(target, seconds, ok, now, weight)
+        if self._balancer.wants_reports and result is not None:
+            report = result.headers.get(FIELD)
+            if report is not None:
+                del result.headers[FIELD]  # between a target and its balancer, and nobody else's business
+                self._balancer.reported(target, report, now)
+        if self._health is not None and self._health.answered(target, seconds, ok, now):
+            self._use()
+
+    def report(self) -> list[dict[str, Any]]:
+        """Each target for an operator's eyes."""
+        if self._health is not None:
+            return self._health.report()
+        return [{"name": target.name, "weight": target.weight} for target in self.all]
+
+    def _changed(self, targets: Sequence[Target]) -> None:
+        self.all = targets
+        self._use()
+        if self._prober is not None:
+            self._prober.watch(targets)
+
+    def _use(self) -> None:
+        available = list(self.all)
+        if self._health is not None:
+            self._health.use(self.all)
+            available = self._health.available()
+        self._balancer.use(available, get_running_loop().time())
+        self._available.set(len(available))
+        self._unavailable.set(len(self.all) - len(available))
+
+    def _probed(self, target: Target, reason: str) -> None:
+        if self._health is not None and self._health.probed(target, reason):
+            self._use()
+
+    def _sweep(self) -> None:
+        if self._health is not None and self._health.sweep(get_running_loop().time()):
+            self._use()
+
+
+def _maker(upstream: str, options: TargetOptions, states: TargetStates) -> Callable[[str | None], Target]:
+    def make(address: str | None) -> Target:
+        target = Target(options, address=address)
+        states.continue_with(upstream, target)
+        return target
+
+    return make
