@@ -15,7 +15,7 @@ from gateway.options import parse_duration, parse_size
 _LONGEST: Final = 80
 _LIMITS_CLIENTS: Final = re.compile(r"(?:listener|route|section) ")
 """Parts whose limits are there to protect; an upstream's are for tuning."""
-_LOOSER_IF_MORE: Final = re.compile(r"(?:.*[.\]])?(?:max_\w+|requests|burst|limit|rate)")
+_LOOSER_IF_MORE: Final = re.compile(r"(?:.*[.\]])?(?:max_\w+|size|requests|burst|limit|rate)")
 _LOOSER_IF_LESS: Final = re.compile(r"(?:.*[.\]])?(?:min_\w+|minimum_\w+|window)")
 _BLOCK: Final = re.compile(r"(.*?\])[.]")
 """What the names of options in a block of a list begin with."""

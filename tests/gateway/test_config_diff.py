@@ -126,7 +126,22 @@ def test_limits_that_are_loosened_are_flagged(here: Path, change: tuple[str, str
     assert lines(change) == [flagged]
 
 
-def test_limits_of_a_plugin_and_its_section_are_watched_too(here: Path, write_plugin: Write) -> None:
+def test_limits_of_a_plugin_are_watched_too(here: Path) -> None:
+    def with_limit(plugin: str) -> Description:
+        return description(BEFORE.replace("  - request_id:\n", f"  - request_id:\n{plugin}"))
+
+    before = with_limit("  - body_limit: {size: 1KiB}\n  - ip_filter: {deny: [10.0.0.0/8]}\n")
+    found = differences(before, with_limit("  - body_limit: {size: 2KiB}\n"))
+    assert [str(line) for line in found if "route api" in line.text] == [
+        "! route api: address filter removed (it was ip_filter)",
+        "! route api, plugin body_limit: size loosened, 1KiB → 2KiB",
+        "  route api: plugins request_id, body_limit, ip_filter, key_auth, metering "
+        "→ request_id, body_limit, key_auth, metering",
+        "  route api, plugin ip_filter: removed",
+    ]
+
+
+def test_limits_of_a_plugin_of_ones_own_are_watched_too(here: Path, write_plugin: Write) -> None:
     write_plugin("stamp", STAMP)
 
     def with_stamp(burst: str) -> Description:
