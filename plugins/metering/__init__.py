@@ -99,6 +99,8 @@ def _ask_for_what_can_be_read(headers: Headers) -> None:
 class Metering(Plugin[Config]):
     """One usage event per exchange of a known consumer that used something, whatever happens to it."""
 
+    guards = "metering"
+
     @classmethod
     def hooks(cls, config: Config | None = None) -> list[str]:
         """The response itself only a meter that reads JSON wants to see."""
