@@ -135,8 +135,10 @@ def test_limits_of_a_plugin_are_watched_too(here: Path) -> None:
     assert [str(line) for line in found if "route api" in line.text] == [
         "! route api: address filter removed (it was ip_filter)",
         "! route api, plugin body_limit: size loosened, 1KiB → 2KiB",
-        "  route api: plugins request_id, body_limit, ip_filter, key_auth, metering "
-        "→ request_id, body_limit, key_auth, metering",
+        (
+            "  route api: plugins request_id, body_limit, ip_filter, key_auth, metering "
+            "→ request_id, body_limit, key_auth, metering"
+        ),
         "  route api, plugin ip_filter: removed",
     ]
 
