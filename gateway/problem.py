@@ -143,6 +143,12 @@ class IdempotencyKeyReused(Problem):
     status, slug = 422, "idempotency-key-reused"
 
 
+class ConfigurationRefused(Problem):
+    """The configuration cannot be taken; the one before goes on."""
+
+    status, slug = 422, "configuration-refused"
+
+
 class UpgradeRequired(Problem):
     """This version of WebSocket is not spoken here."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gateway.exchange import Exchange
-from gateway.metrics import SECONDS, Counter, Histogram, Metrics
+from gateway.metrics import SECONDS, SERIES_PER_FAMILY, Counter, Histogram, Metrics
 
 
 class _RouteTraffic:
@@ -87,6 +87,8 @@ class Traffic:
             self._messages.labels(exchange.route, "out").inc(exchange.messages_out)
 
     def _bind(self, route: str) -> _RouteTraffic:
+        if len(self._routes) >= SERIES_PER_FAMILY:
+            self._routes.clear()  # of routes that reloads have taken away; the others come back
         series = self._routes[route] = _RouteTraffic(
             self._bytes_in.labels(route),
             self._bytes_out.labels(route),
