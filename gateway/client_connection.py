@@ -135,8 +135,8 @@ class ClientConnection(Protocol):
             tunnel.client.take_over(transport)
         if self.blocked:
             tunnel.client.pause_writing()
-        if self._listener.draining:
-            self.close_if_idle()
+        if self._listener.stopping:
+            _ = self.leave("the gateway stops")
         return self._reader.take_rest()
 
     def done(self) -> None:
@@ -228,11 +228,13 @@ class ClientConnection(Protocol):
     # Endings and deadlines
 
     def close_if_idle(self) -> None:
-        """Close now if no request is under way, and take leave in a tunnel; the process is about to stop."""
-        if self._tunnel is not None:
-            self._tunnel.leave("the gateway stops")
-        elif self._exchange is None and self._transport is not None and not self._lingering:
+        """Close now if no request is under way."""
+        if self._exchange is None and self._transport is not None and not self._lingering:
             self._end(self._transport)
+
+    def leave(self, reason: str) -> bool:
+        """Take leave in a tunnel, which then ends by itself within moments; False if there is none to take leave in."""
+        return self._tunnel is not None and self._tunnel.leave(reason)
 
     def cancel(self) -> None:
         """Stop at once: the deadline for draining has passed."""

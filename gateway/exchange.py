@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import Future, gather
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from gateway.body import NO_BODY, Body
 from gateway.headers import Headers
@@ -67,6 +67,10 @@ class Request:
         return self.target.partition("?")[2]
 
 
+STREAMS: Final = frozenset({"text/event-stream", "application/x-ndjson", "application/jsonl", "application/json-seq"})
+"""Media types of events that come one after another, for as long as there are any."""
+
+
 class Response:
     """What goes back: made by an upstream (`proxied`, its body perhaps still arriving), or by a plugin.
 
@@ -88,6 +92,11 @@ class Response:
         self.headers = headers if isinstance(headers, Headers) else Headers(headers or {})
         self.body = body
         self.reason = reason
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is a stream of events."""
+        return (self.headers.get("content-type") or "").partition(";")[0].strip().lower() in STREAMS
 
     def close(self) -> None:
         """Nobody will send this response: an unsent body is given up and its upstream connection closed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asyncio import Future, Protocol, Task, Transport, get_running_loop
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from gateway.body import Body
@@ -41,8 +42,9 @@ class TimedOut(Exception):
 class Connection(Protocol):
     """A connection to `target`; between calls it is idle. Also the Source of its responses' bodies.
 
-    `first_byte` and `idle` are seconds of silence that end a call. `on_idle` is told when a call ended cleanly,
-    `on_closed` once when the connection is gone. `fresh` says that no call has ended on it yet.
+    `first_byte` and `idle` are seconds of silence that end a call; with `exempt_streams` its deadline does not hold for
+    streams of events. `on_idle` is told when a call ended cleanly, `on_closed` once when the connection is gone.
+    `fresh` says that no call has ended on it yet.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Connection(Protocol):
         max_head: int,
         first_byte: float,
         idle: float,
+        exempt_streams: bool,
         background: Background,
         on_idle: Callable[[Connection], None],
         on_closed: Callable[[Connection], None],
@@ -61,6 +64,7 @@ class Connection(Protocol):
         self.fresh = True
         self._time = get_running_loop().time
         self._first_byte, self._idle = first_byte, idle
+        self._exempt_streams = exempt_streams
         self._background = background
         self._on_idle = on_idle
         self._on_closed = on_closed
@@ -196,6 +200,8 @@ class Connection(Protocol):
             self._deadline = self._time() + self._idle
         if response is not None:
             call.caller.answered(response)
+            if self._exempt_streams and response.streams:
+                call.deadline = inf
 
     def eof_received(self) -> bool:
         self._closing = True

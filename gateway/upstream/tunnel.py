@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 from gateway.body import Body
 from gateway.clock import uuid_text
 from gateway.pace import Outflow
-from gateway.websocket.frames import GOING_AWAY, FrameReader, close_frame
+from gateway.websocket.frames import FrameReader
+from gateway.websocket.payload import GOING_AWAY, close_frame
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange, Outcome
@@ -165,11 +166,14 @@ class Tunnel(Body):
             return "ok"
         return "client_gone" if self._guilty is self.client else "upstream_error"
 
-    def leave(self, reason: str) -> None:
-        """Say goodbye to both sides, and give them a moment to end their connections."""
+    def leave(self, reason: str) -> bool:
+        """Say goodbye to both sides, and give them a moment to end their connections; False if that is so already."""
+        if self._deadline:
+            return False
         self._say_close(self.client, GOING_AWAY, reason)
         self._say_close(self.upstream, GOING_AWAY, reason)
         self._part()
+        return True
 
     def close(self) -> None:
         """Break off at once."""
@@ -190,7 +194,7 @@ class Tunnel(Body):
             if self._exchange is not None:
                 self._count(self._exchange)
         if now - min(self._quiet_since, self.client.took_at(now), self.upstream.took_at(now)) > self._idle:
-            self.leave("idle for too long")
+            _ = self.leave("idle for too long")
 
     # What the sides tell
 
@@ -238,6 +242,9 @@ class Tunnel(Body):
         """Unless it has been told by the other side, tell it, at the end of the frame that is on its way to it."""
         source = side.other.frames
         if side.goodbye or source.said_close:
+            return
+        if source.torn:  # it would never read a Close as one
+            side.end()
             return
         side.goodbye = close_frame(code, reason, masked=side is self.upstream)
         source.finish()

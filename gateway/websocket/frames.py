@@ -1,32 +1,25 @@
-"""Frames: the headers of a WebSocket's frames are read as they pass, to count messages and to refuse what breaks rules.
+"""Frames: a WebSocket's frames are read as they pass, to count messages and to refuse what breaks rules.
 
-Payloads go by unread: they may be compressed (RFC 7692), and what they say is between client and upstream.
+Headers are read, what a Close says, and text, which must be UTF-8. Other payloads go by unread, and so does what is
+compressed (RFC 7692): what it says is between client and upstream.
 """
 
 from __future__ import annotations
 
-import os
-from typing import Final, NamedTuple
+from typing import Final
 
-GOING_AWAY: Final = 1001
-PROTOCOL_ERROR: Final = 1002
-TOO_BIG: Final = 1009
+from gateway.websocket.payload import NOT_UTF8, PROTOCOL_ERROR, TOO_BIG, Text, Violation, judge_close, mask
+
 _FIN: Final = 0x80
 _RESERVED: Final = 0x70
 _COMPRESSED: Final = 0x40
 _MASKED: Final = 0x80
 _CONTROL: Final = 0x8
 _CLOSE: Final = 0x8
+_TEXT: Final = 0x1
 _CONTINUATION: Final = 0x0
 _OPCODES: Final = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
 _LARGEST_CONTROL: Final = 125
-
-
-class Violation(NamedTuple):
-    """What a peer did wrong: the code to close with (RFC 6455 §7.4.1), and why."""
-
-    code: int
-    reason: str
 
 
 class FrameReader:
@@ -35,7 +28,7 @@ class FrameReader:
     `messages` counts those that have passed whole, `size` the bytes of their payloads as they are on the wire, and of
     the message under way; control frames do not count. `compressed` says that permessage-deflate was agreed on.
     `closed` says that nothing passes any more: because a Close has (`said_close`), because of a `violation`, or because
-    it was told to `finish`.
+    it was told to `finish`. `torn` says that the violation came when a part of its frame had passed already.
     """
 
     __slots__ = (
@@ -43,15 +36,19 @@ class FrameReader:
         "_counts",
         "_header",
         "_is_last",
+        "_key",
         "_left",
+        "_length",
         "_masked",
         "_max_message",
         "_message",
         "_message_ends",
+        "_text",
         "closed",
         "messages",
         "said_close",
         "size",
+        "torn",
         "violation",
     )
 
@@ -59,36 +56,42 @@ class FrameReader:
         self._masked = masked
         self._max_message = max_message
         self._compressed = compressed
-        self._header = b""  # one that is not whole yet; it is kept back, so that a Close of ours may come before it
-        self._left = 0  # bytes of the frame's payload that are still to pass
+        self._header = b""  # of a frame; kept back until it is whole, so that a Close of ours may come before it
+        self._key = b""
+        self._length = 0  # bytes of the frame's payload
+        self._left = 0  # those of them that are still to pass
         self._counts = False  # it is a data frame
         self._is_last = False  # nothing passes after it
         self._message: int | None = None  # bytes of the message under way
         self._message_ends = False  # with this frame
+        self._text: Text | None = None  # the message under way, if it is text that can be read
         self.messages = 0
         self.size = 0
         self.closed = False
         self.said_close = False
+        self.torn = False
         self.violation: Violation | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Bytes arrived; those of them that pass. How they are cut changes nothing."""
+        """Bytes arrived; those of them that pass. How they are cut changes nothing but where a bad text is torn."""
         if self.closed:
             return b""
         if self._header:
             data, self._header = self._header + data, b""
-        at, end = 0, len(data)
+        at, end, began = 0, len(data), -1
         while at < end:
             if not self._left:
                 size = self._begin(data, at)
                 if not size:
                     break
+                began = at
                 at += size
             passing = min(self._left, end - at)
+            if self._counts and not self._read(data, at, passing):
+                self.violation, self.closed, self.torn = NOT_UTF8, True, began < 0
+                return data[: max(began, 0)]
             at += passing
             self._left -= passing
-            if self._counts:
-                self.size += passing
             if not self._left:
                 self._end()
                 if self.closed:
@@ -103,22 +106,31 @@ class FrameReader:
             self.closed = True
 
     def _begin(self, data: bytes, at: int) -> int:
-        """A header begins here: its size in bytes, or 0 if it is not whole or not valid."""
+        """A header begins here: its size in bytes, or 0 if it is not whole or not valid. A Close is read as a whole."""
         size, length = _measure(data, at)
         if not size:
             self._header = data[at:]
             return 0
         first = data[at]
+        closes = first & 0xF == _CLOSE
+        self._key = data[at + size - 4 : at + size] if self._masked else b""
         self.violation = self._judge(first, data[at + 1], length)
+        if self.violation is None and closes:
+            if len(data) < at + size + length:
+                self._header = data[at:]
+                return 0
+            self.violation = judge_close(self._unmasked(data[at + size : at + size + length], 0))
         if self.violation is not None:
             self.closed = True
             return 0
-        self._left = length
+        self._length = self._left = length
         self._counts = not first & _CONTROL
         if self._counts:
+            if self._message is None:
+                self._text = Text() if first & ~_FIN == _TEXT else None
             self._message = (self._message or 0) + length
             self._message_ends = first >= _FIN
-        elif first & 0xF == _CLOSE:
+        elif closes:
             self._is_last = self.said_close = True
         return size
 
@@ -132,8 +144,8 @@ class FrameReader:
         if length < 0:
             return _wrong("a frame's length is not written as it must be")
         if opcode & _CONTROL:
-            if first < _FIN or length > _LARGEST_CONTROL or (opcode == _CLOSE and length == 1):
-                return _wrong("a control frame is fragmented or has a wrong length")
+            if first < _FIN or length > _LARGEST_CONTROL:
+                return _wrong("a control frame is fragmented or too long")
             return _wrong("a control frame has a reserved bit") if reserved else None
         if reserved and not (reserved == _COMPRESSED and self._compressed and opcode != _CONTINUATION):
             return _wrong("a frame has a reserved bit")
@@ -143,22 +155,25 @@ class FrameReader:
             return Violation(TOO_BIG, f"a message is larger than {self._max_message} bytes")
         return None
 
+    def _read(self, data: bytes, at: int, size: int) -> bool:
+        """Some payload of a message is about to pass: whether it may."""
+        if self._text is not None:
+            piece = self._unmasked(data[at : at + size], self._length - self._left)
+            if not self._text.goes_on(piece, last=self._message_ends and size == self._left):
+                return False
+        self.size += size
+        return True
+
+    def _unmasked(self, payload: bytes, at: int) -> bytes:
+        return mask(payload, self._key, at) if self._key else payload
+
     def _end(self) -> None:
         """A frame has passed."""
         if self._counts and self._message_ends:
             self.messages += 1
-            self._message = None
+            self._message = self._text = None
         if self._is_last:
             self.closed = True
-
-
-def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
-    """A Close (RFC 6455 §5.5.1). `reason` is short and in ASCII."""
-    payload = code.to_bytes(2) + reason.encode("ascii")
-    if not masked:
-        return bytes((_FIN | _CLOSE, len(payload))) + payload
-    key = os.urandom(4)
-    return bytes((_FIN | _CLOSE, _MASKED | len(payload))) + key + bytes(b ^ key[i % 4] for i, b in enumerate(payload))
 
 
 def _measure(data: bytes, at: int) -> tuple[int, int]:
