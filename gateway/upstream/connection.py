@@ -1,7 +1,6 @@
 """Connection: one keep-alive connection to a target; sends a request, hands over its response, minds its deadlines.
 
-It is offered for reuse only if request and response both ended whole, both sides want to go on, and not a byte is
-left over.
+It is offered for reuse only if request and response both ended whole, both sides want to go on, and no byte is left.
 """
 
 from __future__ import annotations
