@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from gateway.websocket.handshake import WebSocketOptions
 
 CLOSE_SECONDS: Final = 5.0
-"""How long both sides may take to end their connections once all is said."""
+"""How long both sides may take to say Close and to end their connections, once one of them or we began with that."""
+LINGER_SECONDS: Final = 1.0
+"""The same where one broke a rule: what it says then cannot be understood, but it may still hear why."""
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +55,12 @@ class Side(Protocol):
     def data_received(self, data: bytes) -> None:
         frames = self.frames
         self._tunnel.stirred = True
-        if not frames.closed:
-            self.other.write(frames.feed(data))
-            if frames.closed:
-                self._tunnel.stopped(self)
+        was_closed = frames.closed
+        self.other.write(frames.feed(data))
+        if frames.closed and not was_closed:
+            self._tunnel.stopped(self)
+        elif frames.said_close:
+            self._tunnel.part()
 
     def eof_received(self) -> bool:
         self._ended = True
@@ -172,7 +176,7 @@ class Tunnel(Body):
             return False
         self._say_close(self.client, GOING_AWAY, reason)
         self._say_close(self.upstream, GOING_AWAY, reason)
-        self._part()
+        self.part()
         return True
 
     def close(self) -> None:
@@ -208,16 +212,16 @@ class Tunnel(Body):
             log.warning("request %s: WebSocket closed, by fault of the %s: %s", request, who, violation.reason)
             self._say_close(side, violation.code, violation.reason)
             self._say_close(side.other, GOING_AWAY, "the other side broke the protocol")
-            self._part()
+            self.part(LINGER_SECONDS)
         elif not side.frames.said_close:
             side.other.write(side.other.goodbye)
         if self._all_is_said():
-            self._part()
+            self.part()
 
     def silent(self, side: Side) -> None:
         """It says nothing more at all, but may still listen."""
         self._blame(side)
-        side.other.end()
+        self._end_with(side)
         if self._all_is_said():
             side.end()
 
@@ -228,9 +232,9 @@ class Tunnel(Body):
         self._blame(side)
         other = side.other
         other.frames.closed = True
-        other.end()
+        self._end_with(side)
         other.listen()
-        self._part()
+        self.part()
         if other.transport is None:
             self.finish()
             if self._over is not None and not self._over.done():
@@ -251,14 +255,23 @@ class Tunnel(Body):
         if source.closed:
             side.write(side.goodbye)
 
+    def _end_with(self, side: Side) -> None:
+        """End the other one as this one has; but a client that hears a Close of ours may answer it first."""
+        other = side.other
+        if other is not self.client or not other.goodbye or other.frames.said_close:
+            other.end()
+
     def _all_is_said(self) -> bool:
         return self.client.frames.closed and self.upstream.frames.closed
 
-    def _part(self) -> None:
-        """Nothing is awaited any more but the ends of both connections; a server ends first (RFC 6455 §7.1.1)."""
+    def part(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Nothing is awaited any more but that both sides say Close, and the ends of their connections.
+
+        We are the client's server, and end first (RFC 6455 §7.1.1); not before it has heard why, and has said so.
+        """
         if not self._deadline:
-            self._deadline = get_running_loop().time() + CLOSE_SECONDS
-        if self._all_is_said():
+            self._deadline = get_running_loop().time() + seconds
+        if self.client.frames.said_close and self.upstream.frames.closed:
             self.client.end()
 
     def _blame(self, side: Side) -> None:

@@ -27,11 +27,13 @@ class FrameReader:
 
     `messages` counts those that have passed whole, `size` the bytes of their payloads as they are on the wire, and of
     the message under way; control frames do not count. `compressed` says that permessage-deflate was agreed on.
-    `closed` says that nothing passes any more: because a Close has (`said_close`), because of a `violation`, or because
-    it was told to `finish`. `torn` says that the violation came when a part of its frame had passed already.
+    `closed` says that nothing passes any more: because a Close has, because of a `violation`, or because it was told to
+    `finish`; what comes then is still read, up to the peer's Close (`said_close`). `torn` says that a violation came
+    when a part of its frame had passed already.
     """
 
     __slots__ = (
+        "_closes",
         "_compressed",
         "_counts",
         "_header",
@@ -61,6 +63,7 @@ class FrameReader:
         self._length = 0  # bytes of the frame's payload
         self._left = 0  # those of them that are still to pass
         self._counts = False  # it is a data frame
+        self._closes = False  # it is a Close
         self._is_last = False  # nothing passes after it
         self._message: int | None = None  # bytes of the message under way
         self._message_ends = False  # with this frame
@@ -74,12 +77,12 @@ class FrameReader:
 
     def feed(self, data: bytes) -> bytes:
         """Bytes arrived; those of them that pass. How they are cut changes nothing but where a bad text is torn."""
-        if self.closed:
+        if self.said_close or self.violation is not None:
             return b""
         if self._header:
             data, self._header = self._header + data, b""
-        at, end, began = 0, len(data), -1
-        while at < end:
+        at, end, began, passed = 0, len(data), -1, 0
+        while at < end and not self.said_close:
             if not self._left:
                 size = self._begin(data, at)
                 if not size:
@@ -87,16 +90,16 @@ class FrameReader:
                 began = at
                 at += size
             passing = min(self._left, end - at)
-            if self._counts and not self._read(data, at, passing):
-                self.violation, self.closed, self.torn = NOT_UTF8, True, began < 0
-                return data[: max(began, 0)]
+            if not self.closed:
+                if self._counts and not self._read(data, at, passing):
+                    self.violation, self.closed, self.torn = NOT_UTF8, True, began < 0
+                    return data[: max(began, 0)]
+                passed = at + passing
             at += passing
             self._left -= passing
             if not self._left:
                 self._end()
-                if self.closed:
-                    break
-        return data if at == end else data[:at]
+        return data if passed == end else data[:passed]
 
     def finish(self) -> None:
         """Let the frame under way pass, and nothing after it."""
@@ -130,8 +133,7 @@ class FrameReader:
                 self._text = Text() if first & ~_FIN == _TEXT else None
             self._message = (self._message or 0) + length
             self._message_ends = first >= _FIN
-        elif closes:
-            self._is_last = self.said_close = True
+        self._closes = closes
         return size
 
     def _judge(self, first: int, second: int, length: int) -> Violation | None:
@@ -168,12 +170,12 @@ class FrameReader:
         return mask(payload, self._key, at) if self._key else payload
 
     def _end(self) -> None:
-        """A frame has passed."""
+        """A frame is over."""
         if self._counts and self._message_ends:
-            self.messages += 1
+            self.messages += not self.closed
             self._message = self._text = None
-        if self._is_last:
-            self.closed = True
+        self.said_close = self._closes
+        self.closed = self.closed or self._is_last or self._closes
 
 
 def _measure(data: bytes, at: int) -> tuple[int, int]:

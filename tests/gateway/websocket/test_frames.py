@@ -164,3 +164,15 @@ def test_half_a_header_is_kept_back() -> None:
     assert frames.feed(wire[:7]) == b""
     frames.finish()
     assert frames.closed
+
+
+@given(sessions(), st.lists(st.integers(0, 2000), max_size=8))
+def test_what_comes_after_the_finish_is_read_up_to_the_close(
+    session: tuple[list[bytes], int, int], places: list[int]
+) -> None:
+    frames = reader()
+    frames.finish()
+    assert fed(frames, b"".join(session[0]), places) == b""
+    assert (frames.messages, frames.size, frames.violation, frames.said_close) == (0, 0, None, False)
+    assert fed(frames, close(1001, masked=True) + said(TEXT, b"more"), places) == b""
+    assert frames.said_close
