@@ -10,15 +10,15 @@ import msgspec
 from aiohttp import web
 from pydantic import field_validator
 
-from gateway.config_source import ConfigError
+from gateway.config.source import ConfigError
+from gateway.downstream.listener import parse_bind
 from gateway.exposition import CONTENT_TYPE, Exposition
-from gateway.listener import parse_bind
 from gateway.options import Options
 from gateway.problem import ConfigurationRefused, MethodNotAllowed, NoRoute, OriginRefused, Problem
 
 if TYPE_CHECKING:
-    from gateway.config import GatewayConfig
-    from gateway.config_description import Description
+    from gateway.config.configuration import GatewayConfig
+    from gateway.config.description import Description
 
 _encode: Final = msgspec.json.Encoder().encode
 _log: Final = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.body import Body
 from gateway.clock import uuid_text
-from gateway.pace import Outflow
+from gateway.downstream.pace import Outflow
 from gateway.websocket.frames import FrameReader
 from gateway.websocket.payload import GOING_AWAY, close_frame
 
 if TYPE_CHECKING:
+    from gateway.downstream.serving import Client
     from gateway.exchange import Exchange, Outcome
-    from gateway.serving import Client
     from gateway.websocket.handshake import WebSocketOptions
 
 CLOSE_SECONDS: Final = 5.0

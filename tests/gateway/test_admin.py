@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from gateway.admin import Admin, AdminOptions, describe_routes
-from gateway.config import ConfigError, load
+from gateway.config.configuration import ConfigError, load
 from gateway.exposition import Exposition, Source
 from gateway.metrics import Metrics
 
