@@ -99,7 +99,19 @@ def test_no_path_of_a_machine_is_committed():
 @pytest.mark.parametrize("path", python("plugins"), ids=str)
 def test_a_plugin_imports_what_a_plugin_may(path):
     """The contract and its words, or its own folder; never another plugin, never the machinery."""
-    allowed = {"plugin", "services", "exchange", "problem", "headers", "body", "options", "consumers", "keys", "log"}
+    allowed = {
+        "plugin",
+        "services",
+        "exchange",
+        "problem",
+        "headers",
+        "body",
+        "options",
+        "authentication",
+        "consumers",
+        "keys",
+        "log",
+    }
     allowed |= {"clock", "metrics", "background", "stores", "metering", "route", "spans"}
     allowed |= {"coding", "header_options", "networks", "path", "template"}
     imported = {
