@@ -19,7 +19,8 @@ from gateway.delivery import Delivery
 from gateway.exchange import Request, Response
 from gateway.fetch import Fetch
 from gateway.forwarding import Forwarding
-from gateway.listener import Listener
+from gateway.https_redirect import HttpsRedirect
+from gateway.listener import Listener, ListenerOptions
 from gateway.log import LineSink
 from gateway.metering.directory import JournalUnusable
 from gateway.metering.usage import Usage
@@ -32,6 +33,8 @@ from gateway.services import Services
 from gateway.spans import ExportOptions, SpanSink
 from gateway.stores.address import redis_url
 from gateway.stores.redis import Redis
+from gateway.tls.certificate import Unusable
+from gateway.tls.server import ServerTls
 from gateway.traffic import Traffic
 from gateway.upstream.call import response_of
 from gateway.upstream.replay import ReplayMemory
@@ -112,9 +115,7 @@ class Edge:
         for sink in self._spans:
             sink.start(self._background)
         for options, sock in zip(self._config.listeners, sockets, strict=True):
-            listener = Listener(
-                options, delivery.begin, forwarding=self._forwarding, clock=self._clock, metrics=self._metrics
-            )
+            listener = self._listener(options, delivery)
             await listener.start(sock, self._background)
             self._listeners.append(listener)
 
@@ -128,6 +129,15 @@ class Edge:
             upstream.close()
         await self._background.stop()
         await self._fetch.close()
+
+    def _listener(self, options: ListenerOptions, delivery: Delivery) -> Listener:
+        begin, tls = delivery.begin, None
+        if options.redirect_to_https is not False:
+            port = 443 if options.redirect_to_https is True else options.redirect_to_https
+            begin = HttpsRedirect(port, delivery).begin
+        if options.tls is not None:
+            tls = ServerTls(options.tls, options.bind, clock=self._clock, metrics=self._metrics)
+        return Listener(options, begin, forwarding=self._forwarding, clock=self._clock, metrics=self._metrics, tls=tls)
 
     def _chain(self, specs: Iterable[PluginSpec]) -> Chain:
         plugins = [spec.plugin(spec.config, self._services) for spec in specs]
@@ -188,7 +198,7 @@ async def run(
     try:
         usage = Usage(config.usage, redis=redis, clock=Clock(), metrics=metrics)
         await serve(config, usage, access_log, sockets, pipe, redis=redis_of_requests, metrics=metrics)
-    except JournalUnusable as error:
+    except (JournalUnusable, Unusable) as error:
         pipe.say(Failed(str(error)))
         return 1
     finally:

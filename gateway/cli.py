@@ -142,6 +142,8 @@ def _check(options: Namespace) -> int:
         _count(len(config.listeners), "listener"),
     )
     print(f"{options.config}: valid, {', '.join(counts)}")
+    for warning in config.warnings:
+        print(f"warning: {warning}")
     for line in _walks(config):
         print(line)
     return 0

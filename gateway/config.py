@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import Field, PrivateAttr, ValidationError
 
 from gateway.admin import AdminOptions
+from gateway.config_certificates import check_certificates
 from gateway.config_names import check_names, check_upstream
 from gateway.config_reader import read
 from gateway.config_source import ConfigError, Source, Steps, descend, error_lines
@@ -68,6 +69,7 @@ class GatewayConfig(Options):
 
     _chains: dict[str | None, list[PluginSpec]] = PrivateAttr(default_factory=dict)
     _shared: dict[str, Options] = PrivateAttr(default_factory=dict)
+    _warnings: list[str] = PrivateAttr(default_factory=list)
 
     def plugins_of(self, route: RouteOptions | None) -> list[PluginSpec]:
         """The plugins that a route runs, in order: those of the top level first, then its own.
@@ -76,6 +78,11 @@ class GatewayConfig(Options):
         that no route takes; they run the plugins of the top level. Only `load` makes a configuration that knows this.
         """
         return self._chains[route.name if route is not None else None]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is not wrong, but will be or should not be, each with its line. Only `load` finds any."""
+        return self._warnings
 
     def shared(self, plugin: str) -> Options | None:
         """The top-level section that a plugin owns (its `Shared`), or None if the file has none."""
@@ -101,6 +108,7 @@ class _Composition:
         own = [self._chain(("routes", index, "plugins")) for index in range(self._length(("routes",)))]
         config = self._checked(GatewayConfig, (), leave_out=shared)
         check_names(self._source)
+        warnings = check_certificates(self._source)
         if self._source.faults or config is None:
             raise ConfigError(error_lines(self._source.faults))
         config._chains = {None: top} | {
@@ -108,6 +116,7 @@ class _Composition:
             for route, specs in zip(config.routes, own, strict=True)
         }
         config._shared = {name: options for name, options in shared.items() if options is not None}
+        config._warnings = warnings
         return config
 
     def _length(self, steps: Steps) -> int:

@@ -7,9 +7,9 @@ from asyncio import Future, Server, get_running_loop, wait_for
 from collections.abc import Callable
 from contextlib import suppress
 from socket import socket
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gateway.background import Background
 from gateway.client_connection import ClientConnection
@@ -19,7 +19,10 @@ from gateway.forwarding import Forwarding
 from gateway.metrics import Metrics
 from gateway.options import Duration, Options, Size
 from gateway.problem import Problem
+from gateway.secure_connection import SecureConnection
 from gateway.serving import Serving
+from gateway.tls.server import ListenerTlsOptions, ServerTls
+from gateway.tls.stream import TlsStream
 
 BACKLOG: Final = 4096
 CHECK_SECONDS: Final = 0.25
@@ -39,8 +42,14 @@ class ListenerOptions(Options):
 
     bind: str
     """Address and port, such as `0.0.0.0:8080` or `[::]:8080`."""
+    tls: ListenerTlsOptions | None = None
+    """HTTPS: which certificates are shown, and which are asked for."""
+    redirect_to_https: bool | Annotated[int, Field(ge=1, le=65535)] = False
+    """Send all clients to HTTPS: `true` to port 443, a number to that port."""
     head_timeout: Duration = 10.0
-    """A request's head must be complete this long after its first byte (or after the connection opened)."""
+    """A request's head must be complete this long after its first byte (or after the connection opened: the TLS
+    handshake is part of it).
+    """
     idle_timeout: Duration = 75.0
     """A connection between two requests is closed after this long."""
     minimum_body_rate: Size = 240
@@ -60,6 +69,12 @@ class ListenerOptions(Options):
         parse_bind(value)
         return value
 
+    @model_validator(mode="after")
+    def _redirects_elsewhere(self) -> ListenerOptions:
+        if self.redirect_to_https is not False and self.tls is not None:
+            raise ValueError("`redirect_to_https` belongs to a listener without `tls`: this one would lead to itself")
+        return self
+
 
 class Listener:
     """One address: its connections, who may open another, and what a request is handed to."""
@@ -72,8 +87,10 @@ class Listener:
         forwarding: Forwarding,
         clock: Clock,
         metrics: Metrics,
+        tls: ServerTls | None = None,
     ) -> None:
         self.options = options
+        self.tls = tls
         self.forwarding = forwarding
         self.clock = clock
         self.loop = get_running_loop()
@@ -95,7 +112,9 @@ class Listener:
 
     async def start(self, sock: socket, background: Background) -> None:
         """Accept clients on a socket that is bound already."""
-        self._server = await self.loop.create_server(lambda: ClientConnection(self), sock=sock, backlog=BACKLOG)
+        self._server = await self.loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
+        if self.tls is not None:
+            self.tls.start(background)
         background.every(CHECK_SECONDS, self._check_all, f"deadlines of {self.options.bind}")
 
     def admits(self, connection: ClientConnection) -> bool:
@@ -146,6 +165,10 @@ class Listener:
                 await wait_for(self._empty, deadline_seconds)
         for connection in list(self._connections):
             connection.cancel()
+
+    def _connection(self) -> ClientConnection | TlsStream:
+        """What a socket that was accepted is handed to."""
+        return ClientConnection(self) if self.tls is None else self.tls.stream(SecureConnection(self))
 
     def _check_all(self) -> None:
         now = self.loop.time()

@@ -8,11 +8,13 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from gateway.body import Body
+from gateway.clock import Clock
 from gateway.exchange import Request
 from gateway.forwarding import Forwarding, upstream_head
 from gateway.http1.grammar import IDEMPOTENT
 from gateway.http1.response_head import Malformed
 from gateway.problem import BadGateway, GatewayTimeout, Overloaded, Problem
+from gateway.tls.client import ClientTls, UpstreamTlsOptions
 from gateway.upstream.attempts import Attempts
 from gateway.upstream.breaker import WHOLE_UPSTREAM, Breaker, CircuitBreakerOptions
 from gateway.upstream.bulkhead import Bulkhead
@@ -60,6 +62,9 @@ class Upstream:
         self._host = None if options.host in ("preserve", "target") else options.host
         self._forwarding = forwarding
         self._background = background
+        self._tls: ClientTls | None = None
+        if any(target.secure for target in options.targets):
+            self._tls = ClientTls(options.tls or UpstreamTlsOptions(), name, clock=Clock(), metrics=metrics)
         self._metrics = metrics
         self._memory = memory
         self.targets = Targets(name, options, fetch=fetch, background=background, metrics=metrics)
@@ -176,26 +181,31 @@ class Upstream:
         """Find the targets, and begin to look at deadlines."""
         await self.targets.start()
         self._background.every(SWEEP_SECONDS, self._sweep, f"deadlines of {self.name}")
+        if self._tls is not None:
+            self._tls.start(self._background)
 
     def close(self) -> None:
         """Close idle connections now and the others as their calls end."""
         self.pool.close()
 
     async def _open(self, target: Target) -> Connection:
+        connection = Connection(
+            target,
+            max_head=self._options.max_response_head,
+            first_byte=self._timeouts.first_byte,
+            idle=self._timeouts.idle,
+            background=self._background,
+            on_idle=self.pool.release,
+            on_closed=self.pool.discard,
+        )
+        connect = get_running_loop().create_connection
         async with timeout(self._timeouts.connect):
-            _, connection = await get_running_loop().create_connection(
-                lambda: Connection(
-                    target,
-                    max_head=self._options.max_response_head,
-                    first_byte=self._timeouts.first_byte,
-                    idle=self._timeouts.idle,
-                    background=self._background,
-                    on_idle=self.pool.release,
-                    on_closed=self.pool.discard,
-                ),
-                target.host,
-                target.port,
-            )
+            if self._tls is None or not target.secure:
+                await connect(lambda: connection, target.host, target.port)
+            else:
+                stream = self._tls.stream(connection, target.server_name, target.address)
+                await connect(lambda: stream, target.host, target.port)
+                await stream.until_secured()
         return connection
 
     def _sweep(self) -> None:
