@@ -99,10 +99,13 @@ class ClientTls:
         """Begin to look at the files."""
         self._renewal.start(background)
 
+    def terms_of(self, host: str) -> tuple[SSLContext, str]:
+        """What a connection to `host` needs: the context that counts now, and who must be there."""
+        return self._renewal.context, self._server_name or host.rstrip(".")
+
     def stream(self, connection: Protocol, host: str, address: str) -> TargetStream:
         """What stands between the socket of a `connection` to `address` and the connection; `host` must be there."""
-        name = self._server_name or host.rstrip(".")
-        context = self._renewal.context
+        context, name = self.terms_of(host)
         made_in, session = self._sessions.get((name, address), (None, None))
 
         def keep(session: SSLSession) -> None:
@@ -149,8 +152,10 @@ class TargetStream(TlsStream):
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self.ssl.session is not None and self.secured:
-            self._keep(self.ssl.session)  # not before: in TLS 1.3 it comes some time after the handshake
+        if self.secured:
+            session = self.ssl.session  # not before: in TLS 1.3 it comes some time after the handshake
+            if session is not None:
+                self._keep(session)
         super().connection_lost(error)
 
     def _wake(self) -> None:

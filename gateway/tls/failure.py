@@ -52,7 +52,7 @@ _BY_VERIFICATION: Final[dict[int, Reason]] = {
     21: "certificate_unknown",
     27: "certificate_unknown",
 }
-_FRAME: Final = re.compile(r"^\[[^\]]*\] ?|\s*\(_ssl\.c:\d+\)$")
+_FRAME: Final = re.compile(r"^\[[^\]]*\] ?|\.?\s*\(_ssl\.c:\d+\)$")
 """What Python puts around OpenSSL's words."""
 
 

@@ -100,16 +100,14 @@ class TlsStream(Protocol, Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Seal and send."""
-        if self._said_goodbye or self._transport is None or not data:
+        if self._said_goodbye or self._transport is None:
             return
         seal, sealed, transport = self.ssl.write, self._outgoing.read, self._transport
-        done = seal(data)  # one record at most
-        transport.write(sealed())
-        if done < len(data):
-            view = memoryview(data)
-            while done < len(view):
-                done += seal(view[done : done + RECORD])
-                transport.write(sealed())
+        view = data if len(data) <= SLICE else memoryview(data)
+        done = 0
+        while done < len(data):
+            done += seal(view[done : done + SLICE])
+            transport.write(sealed())
 
     def can_write_eof(self) -> bool:
         return True

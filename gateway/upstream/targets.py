@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.background import Background
     from gateway.fetch import Fetch
     from gateway.metrics import Metrics
+    from gateway.tls.client import ClientTls
     from gateway.upstream.options import UpstreamOptions
 
 SWEEP_SECONDS: Final = 1.0
@@ -37,6 +38,7 @@ class Targets:
         options: UpstreamOptions,
         *,
         fetch: Fetch,
+        tls: ClientTls | None,
         background: Background,
         metrics: Metrics,
     ) -> None:
@@ -50,7 +52,14 @@ class Targets:
         self._prober: Prober | None = None
         if options.health is not None:
             self._prober = Prober(
-                upstream, options.health, self._probed, fetch=fetch, rng=rng, background=background, metrics=metrics
+                upstream,
+                options.health,
+                self._probed,
+                fetch=fetch,
+                tls=tls,
+                rng=rng,
+                background=background,
+                metrics=metrics,
             )
         self._resolver = Resolver(
             upstream,

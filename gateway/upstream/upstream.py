@@ -67,7 +67,7 @@ class Upstream:
             self._tls = ClientTls(options.tls or UpstreamTlsOptions(), name, clock=Clock(), metrics=metrics)
         self._metrics = metrics
         self._memory = memory
-        self.targets = Targets(name, options, fetch=fetch, background=background, metrics=metrics)
+        self.targets = Targets(name, options, fetch=fetch, tls=self._tls, background=background, metrics=metrics)
         retry, circuit = options.retry, options.circuit_breaker
         self.retry = Retry(retry, name, metrics, Random()) if retry is not None else None  # noqa: S311 - spreads load
         self.breaker = Breaker(circuit, name, WHOLE_UPSTREAM, metrics) if circuit is not None else None
