@@ -132,9 +132,8 @@ class Edge:
 
     def _listener(self, options: ListenerOptions, delivery: Delivery) -> Listener:
         begin, tls = delivery.begin, None
-        if options.redirect_to_https is not False:
-            port = 443 if options.redirect_to_https is True else options.redirect_to_https
-            begin = HttpsRedirect(port, delivery).begin
+        if options.https_port is not None:
+            begin = HttpsRedirect(options.https_port, delivery).begin
         if options.tls is not None:
             tls = ServerTls(options.tls, options.bind, clock=self._clock, metrics=self._metrics)
         return Listener(options, begin, forwarding=self._forwarding, clock=self._clock, metrics=self._metrics, tls=tls)

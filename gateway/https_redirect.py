@@ -53,4 +53,4 @@ class _ToHttps(Unmatched):
             # Both are for good. After 301 a POST may be repeated as GET (RFC 9110 §15.4.2), after 308 not; 301 is what
             # the oldest clients know.
             status = 301 if request.method in ("GET", "HEAD") else 308
-            caller.answered(Response(status, {"location": location}))
+            caller.answered(Response(status, {"Location": location}))

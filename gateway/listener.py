@@ -71,9 +71,14 @@ class ListenerOptions(Options):
 
     @model_validator(mode="after")
     def _redirects_elsewhere(self) -> ListenerOptions:
-        if self.redirect_to_https is not False and self.tls is not None:
+        if self.https_port is not None and self.tls is not None:
             raise ValueError("`redirect_to_https` belongs to a listener without `tls`: this one would lead to itself")
         return self
+
+    @property
+    def https_port(self) -> int | None:
+        """The port that clients are sent to, None where they are served."""
+        return 443 if self.redirect_to_https is True else self.redirect_to_https or None
 
 
 class Listener:

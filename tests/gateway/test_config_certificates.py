@@ -61,7 +61,7 @@ def upstream(*more: str, target: str = "https://127.0.0.1:9001") -> str:
 def test_what_can_be_used_is_no_fault(certificates: Authority) -> None:
     certificates.issue("b", ["b.example"], passphrase="sesame")
     crl = certificates.revoke(certificates.issue("c"))
-    config = loaded(listener("client_ca: authority.pem", f"client_crl: {crl}", 'min_version: 1.3'))
+    config = loaded(listener("client_ca: authority.pem", f"client_crl: {crl}", "min_version: 1.3"))
     tls = config.listeners[0].tls
     assert tls is not None
     assert (tls.min_version, tls.client_auth) == ("1.3", "required")

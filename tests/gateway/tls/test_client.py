@@ -24,7 +24,7 @@ from gateway.upstream.target import TargetOptions
 from tests.fixtures.certificates import EXPIRED, Authority, server_context
 from tests.fixtures.conversation import Line, Scripted, calling, eventually, respond, serving
 from tests.fixtures.secure_conversation import counted
-from tests.fixtures.wire import OK, Edge, Target
+from tests.fixtures.wire import OK, Target
 
 ASK = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -7,14 +7,14 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from contextlib import AsyncExitStack
 
 import pytest
 
 from gateway.exchange import Exchange
 from tests.fixtures.certificates import Authority
 from tests.fixtures.conversation import Caller, Line, Scripted, calling, eventually, serving, silence
-from tests.fixtures.secure_conversation import GET, SecureCaller, calling_securely, counted
+from tests.fixtures.secure_conversation import GET, SecureCaller, calling_securely
 from tests.fixtures.wire import OK, Alone, Edge, Target
 
 BIND = "127.0.0.1:1"
@@ -284,13 +284,13 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_gone(
 
 async def test_a_client_that_says_goodbye_while_it_waits_is_taken_for_gone(authority: Authority) -> None:
     target = Scripted(silence)
-    async with serving(target, tls=authority.issue("a", ["localhost"]).options) as edge:
-        async with calling_securely(edge, authority.client()) as client:
-            await client.say(GET)
-            assert await eventually(lambda: b"\r\n\r\n" in target.text)
-            await client.goodbye()
-            assert await client.rest() == b"<goodbye>"
-            assert await eventually(lambda: target.closed == 1)
+    tls = authority.issue("a", ["localhost"]).options
+    async with serving(target, tls=tls) as edge, calling_securely(edge, authority.client()) as client:
+        await client.say(GET)
+        assert await eventually(lambda: b"\r\n\r\n" in target.text)
+        await client.goodbye()
+        assert await client.rest() == b"<goodbye>"
+        assert await eventually(lambda: target.closed == 1)
 
 
 async def test_a_client_that_takes_nothing_is_disconnected(authority: Authority) -> None:
@@ -300,13 +300,13 @@ async def test_a_client_that_takes_nothing_is_disconnected(authority: Authority)
         while True:
             await line.say(b"a" * 65536)
 
-    tls = authority.issue("a", ["localhost"]).options
-    async with serving(Scripted(endless), tls=tls, send_timeout="500ms") as edge:
-        async with calling(edge, receive_buffer=4096) as wire:
-            client = SecureCaller(wire, authority.client(), "localhost")
-            await client.shake_hands()
-            await client.say(GET)
-            assert await eventually(lambda: not edge.listener._connections)
+    options = {"tls": authority.issue("a", ["localhost"]).options, "send_timeout": "500ms"}
+    async with serving(Scripted(endless), **options) as edge, calling(edge, receive_buffer=4096) as wire:
+        client = SecureCaller(wire, authority.client(), "localhost")
+        await client.shake_hands()
+        await client.say(GET)
+        assert await eventually(lambda: len(edge.listener._connections) == 1)
+        assert await eventually(lambda: not edge.listener._connections)
 
 
 async def test_a_drain_lets_an_answer_finish_and_ends_what_shakes_hands(authority: Authority) -> None:
@@ -317,14 +317,16 @@ async def test_a_drain_lets_an_answer_finish_and_ends_what_shakes_hands(authorit
         await told.wait()
         await line.say(OK)
 
-    async with serving(Scripted(slow), tls=authority.issue("a", ["localhost"]).options) as edge:
-        async with calling_securely(edge, authority.client()) as busy, calling(edge) as silent:
-            await busy.say(GET)
-            assert await eventually(lambda: bool(edge.target.text))
-            drain = asyncio.create_task(edge.listener.drain(5.0))
-            assert await silent.rest() == b"<end>"
-            told.set()
-            back = await busy.rest()
-            assert b"\r\nConnection: close\r\n" in back
-            assert back.endswith(b"ok<goodbye>")
-            await drain
+    async with AsyncExitStack() as stack:
+        edge = await stack.enter_async_context(serving(Scripted(slow), tls=authority.issue("a", ["localhost"]).options))
+        busy = await stack.enter_async_context(calling_securely(edge, authority.client()))
+        silent = await stack.enter_async_context(calling(edge))
+        await busy.say(GET)
+        assert await eventually(lambda: bool(edge.target.text))
+        drain = asyncio.create_task(edge.listener.drain(5.0))
+        assert await silent.rest() == b"<end>"
+        told.set()
+        back = await busy.rest()
+        assert b"\r\nConnection: close\r\n" in back
+        assert back.endswith(b"ok<goodbye>")
+        await drain

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,22 @@ async def serial(edge: Edge, authority: Authority) -> int:
         return int(client.ssl.getpeercert()["serialNumber"], 16)  # type: ignore[index]
 
 
-async def shows(edge: Edge, authority: Authority, number: int) -> bool:
-    async with asyncio.timeout(5):
-        while await serial(edge, authority) != number:
-            await asyncio.sleep(0.01)
-    return True
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something is so."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + 5
+    while not await condition():
+        assert loop.time() < give_up_at
+        await asyncio.sleep(0.01)
+
+
+async def shows(edge: Edge, authority: Authority, number: int) -> None:
+    """Wait until new clients are shown the certificate with this number."""
+
+    async def is_shown() -> bool:
+        return await serial(edge, authority) == number
+
+    await until(is_shown)
 
 
 async def test_a_certificate_that_is_replaced_is_shown_to_who_comes_next(authority: Authority) -> None:
@@ -48,7 +60,7 @@ async def test_a_certificate_that_is_replaced_is_shown_to_who_comes_next(authori
             await living.ask()
             assert await serial(edge, authority) == before
             second = authority.issue("a", ["localhost"])
-            assert await shows(edge, authority, second.serial)
+            await shows(edge, authority, second.serial)
             assert (await living.ask()).endswith(b"ok"), "a connection lives on"
             assert int(living.ssl.getpeercert()["serialNumber"], 16) == before  # type: ignore[index]
         assert counted(edge, SUCCESS, owner="127.0.0.1:1") == 1
@@ -60,10 +72,10 @@ async def test_a_certificate_that_is_replaced_is_shown_to_who_comes_next(authori
 
 async def test_a_link_that_leads_elsewhere_is_a_change(authority: Authority, tmp_path: Path) -> None:
     """As Kubernetes replaces secrets: all files at once, by one link."""
-    for name in ("old", "new"):
-        issued = authority.issue(name, ["localhost"])
+    issued = {name: authority.issue(name, ["localhost"]) for name in ("old", "new")}
+    for name, each in issued.items():
         (tmp_path / f"{name}.d").mkdir()
-        for file, path in (("tls.crt", issued.certificate), ("tls.key", issued.key)):
+        for file, path in (("tls.crt", each.certificate), ("tls.key", each.key)):
             shutil.copy(path, tmp_path / f"{name}.d" / file)
     link = tmp_path / "data"
     link.symlink_to("old.d")
@@ -73,9 +85,8 @@ async def test_a_link_that_leads_elsewhere_is_a_change(authority: Authority, tmp
         fresh = tmp_path / "fresh"
         fresh.symlink_to("new.d")
         os.replace(fresh, link)
-        async with asyncio.timeout(5):
-            while await serial(edge, authority) == before:
-                await asyncio.sleep(0.01)
+        assert before == issued["old"].serial
+        await shows(edge, authority, issued["new"].serial)
 
 
 def expired(authority: Authority) -> None:
@@ -97,13 +108,13 @@ def empty(authority: Authority) -> None:
 
 @pytest.mark.parametrize("spoil", [expired, without_its_key, gone, empty])
 async def test_files_that_cannot_be_used_change_nothing(
-    authority: Authority, caplog: pytest.LogCaptureFixture, spoil: object
+    authority: Authority, caplog: pytest.LogCaptureFixture, spoil: Callable[[Authority], None]
 ) -> None:
     issued = authority.issue("a", ["localhost"])
     before = issued.serial
     with caplog.at_level(logging.INFO):
         async with serving(Target(), tls=issued.options) as edge:
-            spoil(authority)  # type: ignore[operator]
+            spoil(authority)
             assert await eventually(lambda: counted(edge, SUCCESS, owner="127.0.0.1:1") == 0)
             await asyncio.sleep(0.2)
             assert await serial(edge, authority) == before
@@ -111,7 +122,7 @@ async def test_files_that_cannot_be_used_change_nothing(
             assert len(errors) == 1, "said once, not at every look"
             assert errors[0].startswith("127.0.0.1:1: its new certificate files are not used: ")
             again = authority.issue("a", ["localhost"])
-            assert await shows(edge, authority, again.serial), "it goes on looking"
+            await shows(edge, authority, again.serial)
             assert counted(edge, SUCCESS, owner="127.0.0.1:1") == 1
 
 
@@ -125,7 +136,7 @@ async def test_of_two_files_that_are_replaced_one_after_the_other_both_are_waite
         os.replace(other.certificate, issued.certificate)
         await asyncio.sleep(0.1)
         os.replace(other.key, issued.key)
-        assert await shows(edge, authority, issued.serial)
+        await shows(edge, authority, issued.serial)
         assert caplog.records == []
 
 
@@ -139,24 +150,20 @@ async def test_clients_are_believed_by_what_the_files_say_now(authority: Authori
         "client_crl": str(clients.revoke()),
     }
     context = authority.client(robot)
-    async with serving(Target(), tls=options) as edge:
-        async with calling_securely(edge, context) as living:
-            await living.ask()
-            clients.revoke(robot)
+    async with serving(Target(), tls=options) as edge, calling_securely(edge, context) as living:
+        await living.ask()
+        clients.revoke(robot)
 
-            async def is_refused() -> bool:
-                try:
-                    async with calling_securely(edge, context, session=living.ssl.session) as client:
-                        await client.ask()
-                except ssl.SSLError as error:
-                    assert "certificate revoked" in str(error)
-                    return True
-                return False
+        async def is_refused() -> bool:
+            try:
+                async with calling_securely(edge, context, session=living.ssl.session) as client:
+                    await client.ask()
+            except ssl.SSLError as error:
+                return "certificate revoked" in str(error)
+            return False
 
-            async with asyncio.timeout(5):
-                while not await is_refused():
-                    await asyncio.sleep(0.01)
-            assert (await living.ask()).endswith(b"ok")
+        await until(is_refused)
+        assert (await living.ask()).endswith(b"ok")
 
 
 async def test_what_an_upstream_is_shown_and_must_show_is_renewed_too(authority: Authority, tmp_path: Path) -> None:
@@ -168,6 +175,8 @@ async def test_what_an_upstream_is_shown_and_must_show_is_renewed_too(authority:
         ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         assert (await edge.ask(ask)).startswith(b"HTTP/1.1 502 ")
         bundle.write_bytes(authority.path.read_bytes() + new.path.read_bytes())
-        async with asyncio.timeout(5):
-            while not (await edge.ask(ask)).startswith(b"HTTP/1.1 200 "):
-                await asyncio.sleep(0.01)
+
+        async def is_believed() -> bool:
+            return (await edge.ask(ask)).startswith(b"HTTP/1.1 200 ")
+
+        await until(is_believed)

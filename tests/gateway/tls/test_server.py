@@ -10,9 +10,9 @@ import pytest
 
 from gateway.exchange import Exchange
 from gateway.tls.certificate import ClientCertificate
-from tests.fixtures.certificates import DAY, EXPIRED, Authority, Issued
+from tests.fixtures.certificates import DAY, EXPIRED, Authority
 from tests.fixtures.conversation import calling, eventually, serving
-from tests.fixtures.secure_conversation import GET, SecureCaller, calling_securely, counted
+from tests.fixtures.secure_conversation import calling_securely, counted
 from tests.fixtures.wire import Alone, Edge, Target
 
 FAILURES = "tallygate_tls_handshake_failures_total"
@@ -98,9 +98,9 @@ async def test_http_1_1_is_all_that_is_agreed_on(authority: Authority, offered: 
     context = authority.client()
     if offered:
         context.set_alpn_protocols(offered)
-    async with serving(Target(), tls=authority.issue("a", ["localhost"]).options) as edge:
-        async with calling_securely(edge, context) as client:
-            assert client.ssl.selected_alpn_protocol() == agreed
+    tls = authority.issue("a", ["localhost"]).options
+    async with serving(Target(), tls=tls) as edge, calling_securely(edge, context) as client:
+        assert client.ssl.selected_alpn_protocol() == agreed
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -165,8 +165,8 @@ async def test_a_name_s_certificate_is_as_strict_as_the_first(authority: Authori
             with pytest.raises(ssl.SSLError, match="certificate required"):
                 async with calling_securely(edge, authority.client(), name) as client:
                     await client.ask()
+            v1_2 = offering(authority, maximum_version=ssl.TLSVersion.TLSv1_2)
             with pytest.raises(ssl.SSLError, match="protocol version"):
-                v1_2 = offering(authority, maximum_version=ssl.TLSVersion.TLSv1_2)
                 async with calling_securely(edge, v1_2, name):
                     pass
             async with calling_securely(edge, authority.client(certificates[0]), name) as client:
@@ -203,10 +203,10 @@ async def test_a_request_knows_the_certificate_of_its_client(authority: Authorit
         "robot", ["robot.example"], uris=["spiffe://example/robot", "https://a.example"], emails=["robot@example.com"]
     )
     seen = Seen()
-    async with serving(Target(), seen, tls=asking(authority, clients)) as edge:
-        async with calling_securely(edge, authority.client(robot)) as client:
-            for _ in range(3):
-                assert (await client.ask()).endswith(b"ok")
+    tls = asking(authority, clients)
+    async with serving(Target(), seen, tls=tls) as edge, calling_securely(edge, authority.client(robot)) as client:
+        for _ in range(3):
+            assert (await client.ask()).endswith(b"ok")
     first = seen.certificates[0]
     assert first is not None
     assert first.subject == "CN=robot,O=Acme"

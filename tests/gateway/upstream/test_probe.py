@@ -86,7 +86,7 @@ class Service:
 class Stage:
     """A prober with everything it needs; `answers` is what it told."""
 
-    def __init__(self, tls: ClientTls | None = None, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         self.background = Background()
         self.fetch = Fetch()
         self.metrics = Metrics(None)
@@ -96,7 +96,7 @@ class Stage:
             ProbeOptions.model_validate({"path": "/health", "interval": 0.1, "timeout": 0.1, **options}),
             lambda target, reason: self.answers.put_nowait((target, reason)),
             fetch=self.fetch,
-            tls=tls,
+            tls=None,
             rng=Random(1),
             background=self.background,
             metrics=self.metrics,
