@@ -1,22 +1,24 @@
-"""Admin: health, readiness, metrics and routes, on a listener of its own that customers do not reach."""
+"""Admin: health, readiness, metrics, routes and reloads, on a listener of its own that customers do not reach."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
 from pydantic import field_validator
 
+from gateway.config_source import ConfigError
 from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.listener import parse_bind
 from gateway.options import Options
-from gateway.problem import MethodNotAllowed, NoRoute, Problem
+from gateway.problem import ConfigurationRefused, MethodNotAllowed, NoRoute, OriginRefused, Problem
 
 if TYPE_CHECKING:
     from gateway.config import GatewayConfig
+    from gateway.config_description import Description
 
 _encode: Final = msgspec.json.Encoder().encode
 _log: Final = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminOptions(Options):
-    """The listener for operators: /health, /ready, /metrics, /routes."""
+    """The listener for operators: /health, /ready, /metrics, /routes, /configuration, /reload."""
 
     bind: str = "127.0.0.1:9090"
     """Address and port. Keep it off the public network."""
@@ -37,22 +39,29 @@ class AdminOptions(Options):
         return value
 
 
-class Admin:
-    """The admin listener of a node. It answers GET and HEAD, and changes nothing."""
+class Node(Protocol):
+    """What is administered."""
 
-    def __init__(
-        self,
-        options: AdminOptions,
-        *,
-        exposition: Exposition,
-        readiness: Callable[[], tuple[bool, dict[str, Any]]],
-        routes: list[dict[str, Any]],
-    ) -> None:
-        """`readiness` says whether requests can be served, and what there is to say about it."""
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether requests can be served, and what there is to say about it."""
+
+    def routes(self) -> list[dict[str, Any]]:
+        """The routes that are served."""
+
+    def description(self) -> Description:
+        """The configuration that is served."""
+
+    async def reload(self) -> list[str]:
+        """Take the configuration as it stands in its files; what has changed. Raises ConfigError."""
+
+
+class Admin:
+    """The admin listener of a node. It changes nothing but by POST /reload."""
+
+    def __init__(self, options: AdminOptions, *, exposition: Exposition, node: Node) -> None:
         self._options = options
         self._exposition = exposition
-        self._readiness = readiness
-        self._routes = routes
+        self._node = node
         self._runner: web.AppRunner | None = None
         self.bound: tuple[Any, ...] = ("", 0)
 
@@ -64,6 +73,8 @@ class Admin:
         application.router.add_get("/ready", self._ready)
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/routes", self._list_routes)
+        application.router.add_get("/configuration", self._describe)
+        application.router.add_post("/reload", self._reload)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
@@ -84,14 +95,26 @@ class Admin:
         return _json(200, {"status": "alive"})
 
     async def _ready(self, _: web.Request) -> web.Response:
-        ready, details = self._readiness()
+        ready, details = self._node.readiness()
         return _json(200 if ready else 503, {"ready": ready, **details})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self._exposition.render(), headers={"content-type": CONTENT_TYPE})
 
     async def _list_routes(self, _: web.Request) -> web.Response:
-        return _json(200, {"routes": self._routes})
+        return _json(200, {"routes": self._node.routes()})
+
+    async def _describe(self, _: web.Request) -> web.Response:
+        return _json(200, {"configuration": self._node.description()})
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        if "origin" in request.headers:
+            # A page in the operator's browser can send a POST anywhere; programs that are meant to do not say this.
+            raise OriginRefused
+        try:
+            return _json(200, {"changes": await self._node.reload()})
+        except ConfigError as error:
+            raise ConfigurationRefused(errors=error.errors) from error
 
 
 def describe_routes(config: GatewayConfig) -> list[dict[str, Any]]:
@@ -112,14 +135,16 @@ def describe_routes(config: GatewayConfig) -> list[dict[str, Any]]:
 
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal a problem without internals. No handler waits for anything, so none needs a deadline."""
+    """Every refusal a problem without internals. Only a reload waits, and that has deadlines of its own."""
     try:
         return await handler(request)
+    except Problem as refusal:
+        problem = refusal
     except web.HTTPMethodNotAllowed as refusal:
         allowed = ", ".join(sorted(refusal.allowed_methods))
-        problem: Problem = MethodNotAllowed(headers={"allow": allowed})
+        problem = MethodNotAllowed(headers={"allow": allowed})
     except web.HTTPException:
-        problem = NoRoute("There are /health, /ready, /metrics and /routes.")
+        problem = NoRoute("There are /health, /ready, /metrics, /routes, /configuration and POST /reload.")
     except Exception:  # noqa: BLE001 - a bug here must not show its text to whoever asked
         _log.exception("the admin listener failed to answer %s", request.path)
         problem = Problem()

@@ -1,208 +1,176 @@
-"""App: the composition root of an edge process. Builds everything from the configuration, serves, drains, stops."""
+"""App: the composition root of an edge process. It does what its supervisor says, until it is to end."""
 
 from __future__ import annotations
 
 import gc
-from asyncio import gather, get_running_loop
-from collections.abc import Iterable
+import logging
+import os
+from asyncio import Task, get_running_loop, to_thread, wait
+from collections.abc import Sequence
 from pathlib import Path
 from socket import socket
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.background import Background
-from gateway.chain import Chain
 from gateway.clock import Clock
-from gateway.config import GatewayConfig
-from gateway.consumers import Consumers
-from gateway.control_pipe import ControlPipe, Drain, Failed, Ready
-from gateway.delivery import Delivery
-from gateway.exchange import Request, Response
-from gateway.fetch import Fetch
-from gateway.forwarding import Forwarding
-from gateway.https_redirect import HttpsRedirect
-from gateway.listener import Listener, ListenerOptions
+from gateway.config import ConfigError, GatewayConfig, compose
+from gateway.control_pipe import (
+    Abort,
+    Commit,
+    Committed,
+    ControlPipe,
+    Drain,
+    Failed,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+)
+from gateway.edge import Edge
 from gateway.log import LineSink
 from gateway.metering.directory import JournalUnusable
 from gateway.metering.usage import Usage
 from gateway.metrics import Metrics
-from gateway.plugin import AnyPlugin
-from gateway.plugin_loader import PluginSpec
-from gateway.route import Route, Unmatched
-from gateway.router import Router
-from gateway.services import Services
-from gateway.spans import ExportOptions, SpanSink
+from gateway.runtime import BuildFailed, Lasting
+from gateway.snapshot import read_snapshot
 from gateway.stores.address import redis_url
 from gateway.stores.redis import Redis
-from gateway.tls.certificate import Unusable
-from gateway.tls.server import ServerTls
-from gateway.traffic import Traffic
-from gateway.upstream.call import response_of
-from gateway.upstream.replay import ReplayMemory
-from gateway.upstream.upstream import Upstream
 from gateway.vitals import watch
 
 _FLUSH_SECONDS: Final = 2.0
 """What sending the last usage may take, though requests used up the time to drain."""
-_SPANS_SECONDS: Final = 1.0
-"""What sending the last spans may take."""
 _COLLECT: Final = (50_000, 20, 100)
 """Allocations between garbage collections, in three generations: requests leave no cycles behind."""
+_MOST_ERRORS: Final = 20
+_ABORT_SECONDS: Final = 5.0
+"""What a plugin that is starting may take to notice that it is not needed."""
+
+log: Final = logging.getLogger(__name__)
 
 
-class Edge:
-    """One process's share of the gateway: listeners, routes, upstreams, and the usage it writes down."""
+class Follower:
+    """Has an edge do what the supervisor says."""
 
-    def __init__(
-        self,
-        config: GatewayConfig,
-        usage: Usage,
-        access_log: LineSink,
-        *,
-        redis: Redis,
-        metrics: Metrics,
-        clock: Clock,
-    ) -> None:
-        """`redis` is one whose deadline suits requests that wait for it."""
-        self._config = config
+    def __init__(self, edge: Edge, pipe: ControlPipe) -> None:
+        self._edge = edge
+        self._pipe = pipe
         self._background = Background()
-        self._usage = usage
-        self._metrics = metrics
-        self._clock = clock
-        self._forwarding = Forwarding(config.trusted_proxies)
-        self._fetch = Fetch()
-        memory = ReplayMemory(metrics)
-        self._upstreams = {
-            name: Upstream(
-                name,
-                options,
-                forwarding=self._forwarding,
-                fetch=self._fetch,
-                memory=memory,
-                background=self._background,
-                metrics=metrics,
-            )
-            for name, options in config.upstreams.items()
-        }
-        self._services = Services(
-            clock=clock,
-            metrics=metrics,
-            background=self._background,
-            consumers=Consumers(config.consumers),
-            journal=usage.journal,
-            redis=redis,
-            access_log=access_log,
-            forward=self._forward,
-            spans=self._span_sink,
-        )
-        self._spans: list[SpanSink] = []
-        self._plugins: list[AnyPlugin] = []
-        self._listeners: list[Listener] = []
+        self._building: Task[None] | None = None
 
-    async def start(self, sockets: Iterable[socket]) -> None:
-        """Serve on these sockets, one for each listener of the configuration, in its order."""
-        routes = [
-            Route(
-                options, self._chain(self._config.plugins_of(options)), self._upstreams[options.upstream], self._clock
-            )
-            for options in self._config.routes
-        ]
-        unmatched = Unmatched(self._chain(self._config.plugins_of(None)))
-        delivery = Delivery(Router(routes), unmatched, traffic=Traffic(self._metrics), clock=self._clock)
-        for plugin in self._plugins:
-            await plugin.start()
-        for upstream in self._upstreams.values():
-            await upstream.start()
-        for sink in self._spans:
-            sink.start(self._background)
-        for options, sock in zip(self._config.listeners, sockets, strict=True):
-            listener = self._listener(options, delivery)
-            await listener.start(sock, self._background)
-            self._listeners.append(listener)
+    async def follow(self) -> Drain | None:
+        """Until it says drain, or is gone (None). A build does not keep us from hearing what comes next."""
+        while True:
+            message = await self._pipe.hear()
+            match message:
+                case Prepare():
+                    await self._abort()
+                    self._building = self._background.start(self._prepare(message), "build")
+                case Commit(generation):
+                    taken = await self._edge.commit(generation)
+                    self._pipe.say(Committed(generation) if taken else Refused(generation, ["it was not prepared"]))
+                case Abort():
+                    await self._abort()
+                case Drain() | None:
+                    await self._background.stop()
+                    return message
 
-    async def stop(self, deadline_seconds: float) -> None:
-        """Stop accepting, finish what is in flight within the deadline, then stop everything in reverse order."""
-        await gather(*[listener.drain(deadline_seconds) for listener in self._listeners])
-        for plugin in reversed(self._plugins):
-            await plugin.stop()
-        await gather(*[sink.stop(_SPANS_SECONDS) for sink in self._spans])
-        for upstream in self._upstreams.values():
-            upstream.close()
-        await self._background.stop()
-        await self._fetch.close()
+    async def _prepare(self, order: Prepare) -> None:
+        generation = order.generation
+        answer: Prepared | Refused = Prepared(generation)
+        try:
+            await self._build(order)
+        except ConfigError as error:
+            answer = Refused(generation, error.errors[:_MOST_ERRORS])
+        except BuildFailed as error:
+            answer = Refused(generation, [str(error)])
+        except Exception:
+            log.exception("configuration %d cannot be built", generation)
+            answer = Refused(generation, ["it cannot be built; the log of the edge process says why"])
+        self._pipe.say(answer)
 
-    def _listener(self, options: ListenerOptions, delivery: Delivery) -> Listener:
-        begin, tls = delivery.begin, None
-        if options.https_port is not None:
-            begin = HttpsRedirect(options.https_port, delivery).begin
-        if options.tls is not None:
-            tls = ServerTls(options.tls, options.bind, clock=self._clock, metrics=self._metrics)
-        return Listener(options, begin, forwarding=self._forwarding, clock=self._clock, metrics=self._metrics, tls=tls)
+    async def _build(self, order: Prepare) -> None:
+        snapshot, *listening = order.descriptors
+        sockets = [socket(fileno=descriptor) for descriptor in listening]
+        try:
+            # In a thread: checking a large configuration takes long enough for requests to notice.
+            config, fingerprint = await to_thread(composed, snapshot)
+            await self._edge.prepare(order.generation, config, fingerprint, sockets)
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
 
-    def _chain(self, specs: Iterable[PluginSpec]) -> Chain:
-        plugins = [spec.plugin(spec.config, self._services) for spec in specs]
-        self._plugins.extend(plugins)
-        return Chain(plugins)
+    async def _abort(self) -> None:
+        building, self._building = self._building, None
+        if building is not None:
+            building.cancel()
+            await wait({building}, timeout=_ABORT_SECONDS)
+        await self._edge.abort()
 
-    async def _forward(self, request: Request, upstream: str) -> Response:
-        return await response_of(lambda caller: self._upstreams[upstream].call(request, caller))
 
-    def _span_sink(self, options: ExportOptions) -> SpanSink:
-        for sink in self._spans:
-            if sink.options == options:
-                return sink
-        sink = SpanSink(options, forward=self._forward, metrics=self._metrics)
-        self._spans.append(sink)
-        return sink
+def composed(snapshot: int) -> tuple[GatewayConfig, str]:
+    """The configuration in a snapshot, whose descriptor is closed, and its fingerprint. Raises ConfigError."""
+    source = read_snapshot(snapshot)
+    os.close(snapshot)
+    return compose(source), source.fingerprint()
+
+
+class Start(NamedTuple):
+    """What a supervisor gives to a process that it starts.
+
+    `sockets` are bound, one for each listener of the configuration; `control` is the descriptor of its end of the pipe.
+    """
+
+    generation: int
+    config: GatewayConfig
+    fingerprint: str
+    sockets: Sequence[socket]
+    control: int
 
 
 async def serve(
-    config: GatewayConfig,
-    usage: Usage,
-    access_log: LineSink,
-    sockets: Iterable[socket],
-    pipe: ControlPipe,
-    *,
-    redis: Redis,
-    metrics: Metrics,
+    start: Start, usage: Usage, access_log: LineSink, pipe: ControlPipe, *, redis: Redis, metrics: Metrics
 ) -> None:
     """Serve until the supervisor says drain, or is gone; then finish what is in flight and hand over the journal."""
-    edge = Edge(config, usage, access_log, redis=redis, metrics=metrics, clock=Clock())
-    vitals = Background()
+    clock, vitals = Clock(), Background()
     watch(vitals, metrics)
     await usage.start()
-    await edge.start(sockets)
     # What was made so far lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT)
+    lasting = Lasting(clock=clock, metrics=metrics, journal=usage.journal, redis=redis, access_log=access_log)
+    edge = Edge(lasting)
+    await edge.prepare(start.generation, start.config, start.fingerprint, start.sockets)
+    await edge.commit(start.generation)
     pipe.say(Ready())
-    message = await pipe.hear()
-    deadline = message.deadline if isinstance(message, Drain) else config.drain_timeout
+    drain = await Follower(edge, pipe).follow()
+    deadline = drain.deadline if drain is not None else edge.drain_timeout
     give_up_at = get_running_loop().time() + deadline
     await edge.stop(deadline)
+    await lasting.close()
     await usage.stop(max(_FLUSH_SECONDS, give_up_at - get_running_loop().time()))
     await vitals.stop()
 
 
-async def run(
-    config: GatewayConfig, *, sockets: Iterable[socket], control: int, metrics_path: Path | None, log_to: int
-) -> int:
-    """The body of an edge process: `control` is the descriptor of its pipe, `log_to` that of the access log."""
+async def run(start: Start, *, metrics_path: Path | None, log_to: int) -> int:
+    """The body of an edge process; `log_to` is the descriptor of the access log."""
     metrics = Metrics(metrics_path)
     dropped = metrics.counter("tallygate_access_log_dropped_total", "Access log lines that nobody took.")
-    pipe = await ControlPipe.of(control)
-    redis = Redis(redis_url(config.stores))
-    redis_of_requests = Redis(redis_url(config.stores), deadline=config.stores.deadline)
+    pipe = ControlPipe(start.control)
+    stores = start.config.stores
+    redis = Redis(redis_url(stores))
+    redis_of_requests = Redis(redis_url(stores), deadline=stores.deadline)
     access_log = LineSink(log_to, dropped=dropped.inc)
     try:
-        usage = Usage(config.usage, redis=redis, clock=Clock(), metrics=metrics)
-        await serve(config, usage, access_log, sockets, pipe, redis=redis_of_requests, metrics=metrics)
-    except (JournalUnusable, Unusable) as error:
+        usage = Usage(start.config.usage, redis=redis, clock=Clock(), metrics=metrics)
+        await serve(start, usage, access_log, pipe, redis=redis_of_requests, metrics=metrics)
+    except (JournalUnusable, BuildFailed) as error:
         pipe.say(Failed(str(error)))
         return 1
     finally:
         access_log.close()
         await redis_of_requests.close()
         await redis.close()
-        await pipe.close()
+        pipe.close()
     return 0

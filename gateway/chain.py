@@ -34,6 +34,13 @@ def stops(plugins: Sequence[AnyPlugin], name: str, *, may_wait: bool) -> tuple[S
     return tuple(found)
 
 
+def _checked(answer: object, hook: Hook) -> Response:
+    """What a hook answered with. Raises TypeError if that is no response: a bug of the plugin, and not the client's."""
+    if not isinstance(answer, Response):
+        raise TypeError(f"{hook.__qualname__} returned {type(answer).__name__} instead of a Response")
+    return answer
+
+
 def as_problem(error: Exception, exchange: Exchange) -> Problem:
     """A Problem is an answer; anything else is a bug of ours, logged with its traceback."""
     if isinstance(error, Problem):
@@ -79,7 +86,7 @@ class Chain:
             exchange.reached = place
             response: Response | None = hook(exchange)
             if response is not None:
-                return response
+                return _checked(response, hook)
         exchange.reached = self.length
         return None
 
@@ -89,6 +96,8 @@ class Chain:
             if place < exchange.reached:
                 try:
                     other = hook(exchange, response)
+                    if other is not None:
+                        _checked(other, hook)
                 except Exception as error:  # noqa: BLE001 - the border: what is no Problem becomes one, and is logged
                     other = as_problem(error, exchange).response(uuid_text(exchange.id))
                 if other is not None and other is not response:
@@ -118,7 +127,7 @@ class Chain:
             exchange.reached = place
             response: Response | None = (await hook(exchange)) if waits else hook(exchange)
             if response is not None:
-                return response
+                return _checked(response, hook)
         exchange.reached = self.length
         return None
 
@@ -126,6 +135,8 @@ class Chain:
     async def _pass_back(exchange: Exchange, response: Response, hook: Hook, waits: bool) -> Response:
         try:
             other = (await hook(exchange, response)) if waits else hook(exchange, response)
+            if other is not None:
+                _checked(other, hook)
         except Exception as error:  # noqa: BLE001 - the border, as above
             other = as_problem(error, exchange).response(uuid_text(exchange.id))
         except BaseException:

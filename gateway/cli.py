@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import date
 from pathlib import Path
 from socket import socket
@@ -19,17 +19,18 @@ from typing import Any, Final, TypeVar
 import uvloop
 
 from gateway import __version__, app, keys, log, reference
+from gateway.admin_client import AdminUnreachable
 from gateway.background import Background
 from gateway.billing import report, worker
 from gateway.billing.database import DatabaseUnavailable
 from gateway.billing.migration import MigrationRefused, migrate
 from gateway.billing.reconcile import reconcile
+from gateway.cli_config import add_commands, takes_config
 from gateway.clock import Clock
 from gateway.config import ConfigError, GatewayConfig, load
 from gateway.metering.directory import JournalUnusable
 from gateway.metrics import Metrics
 from gateway.processes import StartFailed, run_edge
-from gateway.route import MatchOptions
 from gateway.stores.address import postgres_url
 from gateway.stores.store import StoreUnavailable
 from gateway.up import run_up
@@ -37,7 +38,14 @@ from gateway.vitals import watch
 
 T = TypeVar("T")
 
-_CANNOT: Final = (StartFailed, StoreUnavailable, DatabaseUnavailable, MigrationRefused, JournalUnusable)
+_CANNOT: Final = (
+    StartFailed,
+    StoreUnavailable,
+    DatabaseUnavailable,
+    MigrationRefused,
+    JournalUnusable,
+    AdminUnreachable,
+)
 """What the outside world may have against a command; each says why in one line."""
 
 
@@ -67,9 +75,7 @@ def _parser() -> ArgumentParser:
     _add_services(commands)
     _add_books(commands)
 
-    check = commands.add_parser("check", help="check the configuration and show what it does")
-    _takes_config(check)
-    check.set_defaults(run=_check)
+    add_commands(commands)
 
     new_keys = commands.add_parser("keys", help="API keys").add_subparsers(metavar="command", required=True)
     new = new_keys.add_parser("new", help="make a key; prints it and its SHA-256, and keeps neither")
@@ -89,36 +95,38 @@ def _parser() -> ArgumentParser:
 
 def _add_services(commands: Any) -> None:
     up = commands.add_parser("up", help="run everything on this machine: stores, workers and the gateway")
-    _takes_config(up)
+    takes_config(up)
     up.add_argument("--demo", action="store_true", help="and a demo upstream in place of the upstream `demo`")
     up.add_argument("--forgetful", action="store_true", help="the embedded Valkey keeps nothing on disk")
     up.set_defaults(run=_up)
 
     edge = commands.add_parser("edge", help="run the gateway: a supervisor and its edge processes")
-    _takes_config(edge)
+    takes_config(edge)
     edge.set_defaults(run=_edge)
 
     process = commands.add_parser("edge-process", help="one process of the gateway; its supervisor starts it")
-    _takes_config(process)
     process.add_argument("--slot", required=True, help="its place among the edge processes")
+    process.add_argument("--generation", type=int, required=True, help="the number of its configuration")
     process.add_argument("--control-fd", type=int, required=True, help="its end of the pipe to the supervisor")
+    process.add_argument("--snapshot-fd", type=int, required=True, help="its configuration, as the supervisor read it")
     process.add_argument("--listen-fds", required=True, help="its listening sockets, in the order of `listeners`")
     process.add_argument("--metrics", type=Path, help="the file it counts in; its supervisor shows what is there")
     process.set_defaults(run=_edge_process)
 
     work = commands.add_parser("worker", help="run a billing worker")
-    _takes_config(work)
+    takes_config(work)
+    work.add_argument("--snapshot-fd", type=int, help="the configuration as its supervisor read it, in place of a file")
     work.add_argument("--metrics", type=Path, help="the file it counts in; its supervisor shows what is there")
     work.set_defaults(run=_worker)
 
 
 def _add_books(commands: Any) -> None:
     schema = commands.add_parser("migrate", help="bring the schema of PostgreSQL up to date")
-    _takes_config(schema)
+    takes_config(schema)
     schema.set_defaults(run=_migrate)
 
     usage = commands.add_parser("usage", help="print what an organization has used")
-    _takes_config(usage)
+    takes_config(usage)
     usage.add_argument("organization")
     usage.add_argument("--by", choices=["day", "route", "key"], default="day", help="what a line stands for")
     usage.add_argument("--from", dest="first", type=date.fromisoformat, help="the first UTC day, such as 2026-01-31")
@@ -126,50 +134,8 @@ def _add_books(commands: Any) -> None:
     usage.set_defaults(run=_usage)
 
     books = commands.add_parser("reconcile", help="compare journal, streams and books; exit 1 if there is a gap")
-    _takes_config(books)
+    takes_config(books)
     books.set_defaults(run=_reconcile)
-
-
-def _takes_config(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, default=Path("gateway.yaml"), help="default: gateway.yaml")
-
-
-def _check(options: Namespace) -> int:
-    config = load(options.config, os.environ)
-    counts = (
-        _count(len(config.routes), "route"),
-        _count(len(config.upstreams), "upstream"),
-        _count(len(config.listeners), "listener"),
-    )
-    print(f"{options.config}: valid, {', '.join(counts)}")
-    for warning in config.warnings:
-        print(f"warning: {warning}")
-    for line in _walks(config):
-        print(line)
-    return 0
-
-
-def _walks(config: GatewayConfig) -> Iterator[str]:
-    """What each route takes, what a request then walks through, and where it ends."""
-    for route in config.routes:
-        yield ""
-        yield f"{route.name}: {_condition(route.match)}"
-        specs = config.plugins_of(route)
-        width = max((len(spec.name) for spec in specs), default=0)
-        for spec in specs:
-            yield f"  {spec.name:{width}}  {', '.join(spec.plugin.hooks(spec.config)) or 'no hooks'}"
-        targets = ", ".join(target.url for target in config.upstreams[route.upstream].targets)
-        yield f"  → {route.upstream} ({targets})"
-
-
-def _condition(match: MatchOptions) -> str:
-    methods = "|".join(match.methods) if match.methods else "any method"
-    headers = "".join(f" {name}={value}" for name, value in match.headers.items())
-    return f"{methods} {match.host or ''}{match.path}{headers}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _new_key(options: Namespace) -> int:
@@ -202,7 +168,7 @@ def _version(_: Namespace) -> int:
 
 
 def _up(options: Namespace) -> int:
-    config = load(options.config, os.environ)
+    config = load(options.config, os.environ, serving=True)
     handler = log.configure()
     work = run_up(
         config, options.config, demo=options.demo, migrate=migrate, announce=_say, persistent=not options.forgetful
@@ -215,7 +181,7 @@ def _up(options: Namespace) -> int:
 
 
 def _edge(options: Namespace) -> int:
-    config = load(options.config, os.environ)
+    config = load(options.config, os.environ, serving=True)
     handler = log.configure()
     try:
         _run(run_edge(config, options.config))
@@ -225,28 +191,25 @@ def _edge(options: Namespace) -> int:
 
 
 def _edge_process(options: Namespace) -> int:
-    config = load(options.config, os.environ)
+    config, fingerprint = app.composed(options.snapshot_fd)
     handler = log.configure(process=f"edge-{options.slot}")
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the supervisor hears them, and says what to do through the pipe
     sockets = [socket(fileno=int(number)) for number in options.listen_fds.split(",")]
+    start = app.Start(options.generation, config, fingerprint, sockets, options.control_fd)
     try:
-        return _run(
-            app.run(
-                config,
-                sockets=sockets,
-                control=options.control_fd,
-                metrics_path=options.metrics,
-                log_to=sys.stdout.fileno(),
-            )
-        )
+        return _run(app.run(start, metrics_path=options.metrics, log_to=sys.stdout.fileno()))
     finally:
         handler.close()
 
 
 def _worker(options: Namespace) -> int:
-    config = load(options.config, os.environ)
+    if options.snapshot_fd is not None:
+        config, _ = app.composed(options.snapshot_fd)
+    else:
+        config = load(options.config, os.environ)
     handler = log.configure(process="worker")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         _run(_work(config, options.metrics))
     finally:

@@ -36,7 +36,7 @@ class ClientConnection(Protocol):
         self._loop = listener.loop
         self._reader = RequestReader(self, self._options.max_head)
         self._transport: Transport | None = None
-        self._serving: Serving | None = None
+        self.serving: Serving | None = None
         self._exchange: Exchange | None = None
         self._drained: Future[None] | None = None
         self._outflow: Outflow | None = None  # since it is watched whether the client takes anything
@@ -71,8 +71,8 @@ class ClientConnection(Protocol):
             self._listener.forget(self)
         else:
             self._exchange.request.body.fail(ClientGone())
-            if self._serving is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
-                self._serving.cancel()
+            if self.serving is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
+                self.serving.cancel()
         self.resume_writing()  # last: who is cancelled must not first hear that the client takes more
 
     def eof_received(self) -> bool:
@@ -134,7 +134,7 @@ class ClientConnection(Protocol):
         if not reader.complete and self._exchange is not None:
             self.keep_alive = False
             self._exchange.request.body.fail(BodyUnwanted())
-        self._serving = self._exchange = None
+        self.serving = self._exchange = None
         if transport is None:
             self._listener.forget(self)
         if transport is None or transport.is_closing():
@@ -189,7 +189,7 @@ class ClientConnection(Protocol):
         exchange = self._exchange = Exchange(request, listener.clock)
         serving = listener.begin(exchange, self)
         if self._exchange is exchange:  # else it is over already
-            self._serving = serving
+            self.serving = serving
 
     def _resume(self) -> None:
         """Go on with what arrived meanwhile, unless the client has not taken yet what it asked for before."""
@@ -238,8 +238,8 @@ class ClientConnection(Protocol):
 
     def cancel(self) -> None:
         """Stop at once: the deadline for draining has passed."""
-        if self._serving is not None:
-            self._serving.cancel()
+        if self.serving is not None:
+            self.serving.cancel()
         if self._transport is not None:
             self._transport.abort()
 

@@ -18,6 +18,7 @@ from gateway.config_certificates import check_certificates
 from gateway.config_names import check_names, check_upstream
 from gateway.config_reader import read
 from gateway.config_source import ConfigError, Source, Steps, descend, error_lines
+from gateway.config_watch import ReloadOptions
 from gateway.config_wording import Finding, did_you_mean, findings
 from gateway.consumers import ConsumerOptions
 from gateway.listener import ListenerOptions
@@ -29,7 +30,7 @@ from gateway.route import RouteOptions
 from gateway.stores.store import StoresOptions
 from gateway.upstream.options import UpstreamOptions
 
-__all__ = ["ConfigError", "GatewayConfig", "PluginSpec", "load"]
+__all__ = ["ConfigError", "GatewayConfig", "PluginSpec", "compose", "load"]
 
 if TYPE_CHECKING:
     BillingOptions = Any
@@ -42,7 +43,7 @@ O = TypeVar("O", bound=Options)  # noqa: E741  # the usual letter for options he
 class GatewayConfig(Options):
     """The whole of `gateway.yaml`."""
 
-    listeners: list[ListenerOptions] = Field(min_length=1)
+    listeners: list[ListenerOptions] = Field(min_length=1, max_length=100)
     """Addresses that clients connect to."""
     admin: AdminOptions = AdminOptions()
     """The listener for operators."""
@@ -50,6 +51,8 @@ class GatewayConfig(Options):
     """Edge processes; `auto` starts one per core."""
     drain_timeout: Duration = 30.0
     """How long requests in flight may take to finish when a process stops."""
+    reload: ReloadOptions = ReloadOptions()
+    """Taking a changed configuration while requests are served."""
     stores: StoresOptions = StoresOptions()
     """Redis and PostgreSQL."""
     trusted_proxies: list[Network] = []
@@ -70,6 +73,12 @@ class GatewayConfig(Options):
     _chains: dict[str | None, list[PluginSpec]] = PrivateAttr(default_factory=dict)
     _shared: dict[str, Options] = PrivateAttr(default_factory=dict)
     _warnings: list[str] = PrivateAttr(default_factory=list)
+    _source: Source = PrivateAttr()
+
+    @property
+    def source(self) -> Source:
+        """What was read, and where each value stands. Only `load` makes a configuration that knows it."""
+        return self._source
 
     def plugins_of(self, route: RouteOptions | None) -> list[PluginSpec]:
         """The plugins that a route runs, in order: those of the top level first, then its own.
@@ -81,17 +90,32 @@ class GatewayConfig(Options):
 
     @property
     def warnings(self) -> list[str]:
-        """What is not wrong, but will be or should not be, each with its line. Only `load` finds any."""
+        """What is not wrong, but will be or should not be, each with its line. Only `load` for serving finds any."""
         return self._warnings
 
     def shared(self, plugin: str) -> Options | None:
         """The top-level section that a plugin owns (its `Shared`), or None if the file has none."""
         return self._shared.get(plugin)
 
+    def sections(self) -> Mapping[str, Options]:
+        """The top-level sections that plugins own, by the plugin's name."""
+        return self._shared
 
-def load(path: Path | str, environment: Mapping[str, str]) -> GatewayConfig:
-    """Read and check a configuration file. Raises ConfigError with everything that is wrong with it."""
-    return _Composition(read(path, environment)).config()
+
+def load(path: Path | str, environment: Mapping[str, str], *, serving: bool = False) -> GatewayConfig:
+    """Read and check a configuration file. Raises ConfigError with everything that is wrong with it.
+
+    `serving`: it is to be served with, so the files it names must be fit for that; who only bills need not have them.
+    """
+    source = read(path, environment)
+    config = compose(source, serving=serving)
+    config._source = source
+    return config
+
+
+def compose(source: Source, *, serving: bool = False) -> GatewayConfig:
+    """Check what was read. Raises ConfigError with everything that is wrong with it."""
+    return _Composition(source).config(serving)
 
 
 class _Composition:
@@ -101,16 +125,16 @@ class _Composition:
         self._source = source
         self._unusable: set[str] = set()  # plugins that cannot be loaded; said once
 
-    def config(self) -> GatewayConfig:
+    def config(self, serving: bool) -> GatewayConfig:
         """The configuration, whole. Raises ConfigError."""
         shared = self._sections()
         top = self._chain(("plugins",))
         own = [self._chain(("routes", index, "plugins")) for index in range(self._length(("routes",)))]
         config = self._checked(GatewayConfig, (), leave_out=shared)
         check_names(self._source)
-        warnings = check_certificates(self._source)
+        warnings = check_certificates(self._source) if serving else []
         if self._source.faults or config is None:
-            raise ConfigError(error_lines(self._source.faults))
+            raise ConfigError(error_lines(self._source.faults), self._source.files)
         config._chains = {None: top} | {
             route.name: list({spec.name: spec for spec in (*top, *specs)}.values())
             for route, specs in zip(config.routes, own, strict=True)
@@ -178,7 +202,7 @@ class _Composition:
             return None
         for keys in named_upstreams(config):
             check_upstream(self._source, (*steps, *keys))
-        return PluginSpec(name, plugin, config)
+        return PluginSpec(name, plugin, config, steps)
 
     def _checked(self, kind: type[O], steps: Steps, leave_out: Container[str] = ()) -> O | None:
         """The block at `steps` as a `kind`; None if it is none, and then the faults say why."""

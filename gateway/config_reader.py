@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from gateway.config_source import ConfigError, Fault, Place, Source, Steps, error_lines
+from gateway.config_source import ConfigError, Fault, Place, Source, Steps, error_lines, stamp
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_SECRET_BYTES: Final = 64 * 1024
@@ -43,7 +43,7 @@ def read(path: Path | str, environment: Mapping[str, str]) -> Source:
     reader = _Reader(str(path), environment)
     reader.read()
     if reader.source.value is None and reader.source.faults:
-        raise ConfigError(error_lines(reader.source.faults))
+        raise ConfigError(error_lines(reader.source.faults), reader.source.files)
     return reader.source
 
 
@@ -84,10 +84,10 @@ class _Reader:
         try:
             self.source.value = self._document(file, ())
         except _Unreadable as error:
-            raise ConfigError([f"{file}: {error}"]) from None
+            raise ConfigError([f"{file}: {error}"], self.source.files) from None
 
     def _document(self, file: str, steps: Steps) -> Any:
-        text = _text(file, MAX_FILE_BYTES)
+        text = self._text(file, MAX_FILE_BYTES)
         if not text.strip():
             raise _Unreadable("the file is empty")
         try:
@@ -114,7 +114,8 @@ class _Reader:
         self.source.values.setdefault(steps, place)
         self._count += 1
         if self._count > MAX_VALUES:
-            raise ConfigError([f"{place.file}:{place.line}: more than {MAX_VALUES} values, aliases counted out"])
+            many = f"{place.file}:{place.line}: more than {MAX_VALUES} values, aliases counted out"
+            raise ConfigError([many], self.source.files)
         if node.tag == "!include":
             return self._include(node, steps, place)
         if isinstance(node, yaml.ScalarNode):
@@ -201,7 +202,7 @@ class _Reader:
             raise _Unreadable("a `${` without its `}`, or one inside another (write `$${` for a literal `${`)")
         if inner.startswith("file:"):
             try:
-                return _text(self._beside(inner[5:]), MAX_SECRET_BYTES).removesuffix("\n")
+                return self._text(self._beside(inner[5:]), MAX_SECRET_BYTES).removesuffix("\n")
             except _Unreadable as error:
                 raise _Unreadable(f"${{{inner}}}: {error}") from None
         match = _VARIABLE.fullmatch(inner)
@@ -222,7 +223,8 @@ class _Reader:
         file = self._beside(node.value)
         self._includes += 1
         if self._includes > MAX_INCLUDES:
-            raise ConfigError([f"{place.file}:{place.line}: more than {MAX_INCLUDES} files are included"])
+            many = f"{place.file}:{place.line}: more than {MAX_INCLUDES} files are included"
+            raise ConfigError([many], self.source.files)
         if file in self._open:
             circle = " → ".join([*self._open, file])
             return self.source.unreadable(steps, f"`!include {node.value}` goes in a circle: {circle}", place)
@@ -234,6 +236,10 @@ class _Reader:
             return self.source.unreadable(steps, f"`!include {node.value}`: {error}", place)
         finally:
             self._open.pop()
+
+    def _text(self, file: str, limit: int) -> str:
+        self.source.files[file] = stamp(file)
+        return _text(file, limit)
 
     def _beside(self, name: str) -> str:
         """A path given in the file at hand, as seen from where the command runs."""

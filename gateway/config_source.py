@@ -6,6 +6,11 @@ appear in a message.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 MAX_ERRORS: Final = 100
@@ -13,14 +18,19 @@ MAX_ERROR_LENGTH: Final = 500
 
 Steps: TypeAlias = tuple[str | int, ...]
 """The way from the root to a value: keys of blocks and places in lists."""
+Stamp: TypeAlias = tuple[int, int, int]
+"""By what a file is known to have changed: its time of modification, its size, its inode."""
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `errors` holds one line for each thing that is wrong, in the file's order."""
+    """The configuration cannot be used. `errors` holds one line for each thing that is wrong, in the file's order;
+    `files` are those that were looked into, as far as it came to that.
+    """
 
-    def __init__(self, errors: list[str]) -> None:
+    def __init__(self, errors: list[str], files: Mapping[str, Stamp | None] = MappingProxyType({})) -> None:
         super().__init__("\n".join(errors))
         self.errors = errors
+        self.files = files
 
 
 class Place(NamedTuple):
@@ -44,7 +54,8 @@ class Source:
     """A configuration file with all it includes.
 
     `value` is the root as plain Python values; `faults` is what was wrong so far; `broken` are the values that could
-    not be read, about which nothing more can be said; `written` holds the text that a substitution took the place of.
+    not be read, about which nothing more can be said; `written` holds the text that a substitution took the place of;
+    `files` are all that were looked into, with the stamps they had.
     """
 
     def __init__(self, file: str) -> None:
@@ -52,6 +63,7 @@ class Source:
         self.faults: list[Fault] = []
         self.broken: set[Steps] = set()
         self.written: dict[Steps, str] = {}
+        self.files: dict[str, Stamp | None] = {}
         self.values: dict[Steps, Place] = {(): Place(0, 1, 1, file)}
         self.keys: dict[Steps, Place] = {}
 
@@ -80,6 +92,13 @@ class Source:
         """All values again, with the text of the file in place of what came from the environment or another file."""
         return self._as_written(self.value, ())
 
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that differ where what is written differs. They tell nothing of what a
+        substitution stands for, which may be a secret.
+        """
+        written = json.dumps(self.as_written(), sort_keys=True)
+        return hashlib.sha256(written.encode("ascii")).hexdigest()[:12]
+
     def shown(self, steps: Steps) -> str:
         """A scalar as it may appear in a message."""
         return self.written.get(steps, str(self.at(steps)))
@@ -106,6 +125,15 @@ def has(value: Any, step: str | int) -> bool:
     if isinstance(value, dict):
         return step in value
     return isinstance(value, list) and isinstance(step, int) and step < len(value)
+
+
+def stamp(file: str) -> Stamp | None:
+    """The stamp of a file, None where there is none."""
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def error_lines(faults: list[Fault]) -> list[str]:

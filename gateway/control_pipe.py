@@ -1,13 +1,16 @@
-"""Control pipe: what a supervisor and its edge process say to each other, a JSON object a line over a socket pair.
+"""Control pipe: what a supervisor and its edge process say to each other, a JSON object a packet over a socket pair.
 
-The child says `ready` once, or `failed` and why; the supervisor says `drain`. There is nothing else to say, and no
-acknowledgement: a child that ends has drained, and an end of file tells either side that the other one is gone.
+The child says `ready` once, or `failed` and why. A new configuration is taken in two steps: `prepare`, which is
+answered by `prepared` or `refused`, then `commit`, which is answered by `committed`, or `abort`, which is not answered.
+The supervisor says `drain`, and the child answers by ending. An end of file tells either side that the other is gone.
+
+File descriptors travel beside a packet (SCM_RIGHTS): the process that hears of them has them under its own numbers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import socket
 from typing import Final, TypeAlias
 
@@ -30,9 +33,52 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     deadline: float
 
 
-Message: TypeAlias = Ready | Failed | Drain
+class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
+    """Build what this generation of the configuration says, and serve on as before.
 
-LONGEST_LINE: Final = 64 * 1024
+    `descriptors` are its snapshot and a listening socket for each of its listeners, in their order.
+    """
+
+    generation: int
+    descriptors: tuple[int, ...]
+
+
+class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
+    """The generation is built; nothing can go wrong any more."""
+
+    generation: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The generation cannot be built; one line for each reason."""
+
+    generation: int
+    errors: list[str]
+
+
+class Commit(msgspec.Struct, frozen=True, tag="commit"):
+    """Serve what begins from now on with the generation that was prepared."""
+
+    generation: int
+
+
+class Committed(msgspec.Struct, frozen=True, tag="committed"):
+    """It is so."""
+
+    generation: int
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    """Forget the generation that was prepared, or is being."""
+
+    generation: int
+
+
+Message: TypeAlias = Ready | Failed | Drain | Prepare | Prepared | Refused | Commit | Committed | Abort
+
+LONGEST_PACKET: Final = 64 * 1024
+MOST_DESCRIPTORS: Final = 253
+"""Linux passes no more with one packet."""
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Message).decode
 
@@ -40,32 +86,63 @@ _decode: Final = msgspec.json.Decoder(Message).decode
 class ControlPipe:
     """One end. Either side has one."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def of(cls, descriptor: int) -> ControlPipe:
+    def __init__(self, descriptor: int) -> None:
         """The end that is this file descriptor, and owns it from now on. Raises OSError if it is none."""
-        end = socket.socket(fileno=descriptor)
-        end.setblocking(False)
-        return cls(*await asyncio.open_unix_connection(sock=end, limit=LONGEST_LINE))
+        self._end = socket.socket(fileno=descriptor)
+        self._end.setblocking(False)
 
-    def say(self, message: Message) -> None:
-        """Sends a message; if the other side is gone, nobody hears it."""
-        if not self._writer.is_closing():
-            self._writer.write(_encode(message) + b"\n")
+    @staticmethod
+    def pair() -> tuple[socket.socket, socket.socket]:
+        """Two ends, as the sockets they are; packets keep their borders, and the order in which they were sent."""
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def say(self, message: Message) -> bool:
+        """Sends a message; whether it was sent. It is not where the other side is gone, or has long heard nothing."""
+        descriptors = message.descriptors if isinstance(message, Prepare) else ()
+        try:
+            socket.send_fds(self._end, [_encode(message)], descriptors)
+        except OSError:
+            return False
+        return True
 
     async def hear(self) -> Message | None:
         """The next message, or None when the other side is gone or talks nonsense."""
-        try:
-            message: Message = _decode(await self._reader.readuntil(b"\n"))
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, msgspec.DecodeError, OSError):
-            return None
-        return message
+        while True:
+            try:
+                packet, descriptors, *_ = socket.recv_fds(self._end, LONGEST_PACKET, MOST_DESCRIPTORS)
+            except BlockingIOError:
+                await self._readable()
+            except ConnectionResetError:
+                continue  # it went without hearing all; what it said before comes now
+            except OSError:
+                return None
+            else:
+                return _message(packet, descriptors)
 
-    async def close(self) -> None:
-        """Sends what is left to send, and closes. Idempotent."""
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+    def close(self) -> None:
+        """Closes it. Idempotent. Nobody may be waiting to hear."""
+        self._end.close()
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._end.fileno(), readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._end.fileno())
+
+
+def _message(packet: bytes, descriptors: list[int]) -> Message | None:
+    """What a packet says, with the descriptors that came beside it; those that nobody asked for are closed."""
+    try:
+        message: Message | None = _decode(packet)
+    except msgspec.DecodeError:
+        message = None
+    if isinstance(message, Prepare) and len(message.descriptors) == len(descriptors):
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        return msgspec.structs.replace(message, descriptors=tuple(descriptors))
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return None if isinstance(message, Prepare) else message

@@ -154,7 +154,7 @@ class Exchange(dict[Note[Any], Any]):
 
     @property
     def id(self) -> bytes:
-        """The exchange's UUIDv7: request id, event id and hold id in one; made when first asked for."""
+        """The exchange's UUIDv7: request id and event id in one; made when first asked for."""
         if self._id is None:
             self._id = self.clock.uuid7()
         return self._id

@@ -22,6 +22,8 @@ _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 # Lines that may hold a secret are not remembered beyond the message they came in.
 _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 _NAMES: Final = object()
+_MOST_MADE: Final = 32
+"""Things that are remembered of the same fields."""
 _PICKED: Final = object()
 
 T = TypeVar("T")
@@ -176,6 +178,8 @@ class Headers:
         fields = self._fields
         read: tuple[T, Fields] | None = fields.made.get(reading)
         if read is None:
+            if len(fields.made) >= _MOST_MADE:
+                fields.made.clear()  # what was made by readers that a reload has replaced
             self._shared = True  # a change must not touch the fields that this is remembered for
             read = fields.made[reading] = reading(self), self._fields
         found, self._fields = read

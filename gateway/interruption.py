@@ -1,9 +1,13 @@
-"""Interruption: SIGTERM and Ctrl-C. The first one asks for an orderly end, the second one for an end at once."""
+"""Interruption: SIGTERM and Ctrl-C. The first one asks for an orderly end, the second one for an end at once.
+
+SIGHUP asks for a reload; but if the terminal in which we run is gone, that is what it says, and it asks for an end.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -19,7 +23,9 @@ _log: Final = logging.getLogger(__name__)
 class Interruption:
     """Listens for the signals while it is entered."""
 
-    def __init__(self) -> None:
+    def __init__(self, reload: Callable[[], None] = lambda: None) -> None:
+        self._reload = reload
+        self._in_terminal = _has_terminal()
         self._asked = asyncio.Event()
         self._urgent = False
         self._limit: asyncio.Timeout | None = None
@@ -28,16 +34,24 @@ class Interruption:
     async def __aenter__(self) -> Self:
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self.interrupt)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.hang_up)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number in _SIGNALS:
+        for number in (*_SIGNALS, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
 
+    def hang_up(self) -> None:
+        """What SIGHUP does."""
+        if self._in_terminal and not _has_terminal():
+            self.interrupt()
+        else:
+            self._reload()
+
     def interrupt(self) -> None:
-        """What a signal does."""
+        """What SIGTERM and Ctrl-C do."""
         self._urgent = self._asked.is_set()
         self._asked.set()
         now = asyncio.get_running_loop().time()
@@ -87,3 +101,12 @@ class Interruption:
     def _limit_to(self, when: float) -> None:
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(when)
+
+
+def _has_terminal() -> bool:
+    """Whether we run in a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

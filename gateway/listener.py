@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from asyncio import Future, Server, get_running_loop, wait_for
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from socket import socket
 from typing import Annotated, Final
@@ -16,7 +16,7 @@ from gateway.client_connection import ClientConnection
 from gateway.clock import Clock
 from gateway.exchange import Exchange
 from gateway.forwarding import Forwarding
-from gateway.metrics import Metrics
+from gateway.metrics import GaugePart, Metrics
 from gateway.options import Duration, Options, Size
 from gateway.problem import Problem
 from gateway.secure_connection import SecureConnection
@@ -80,6 +80,11 @@ class ListenerOptions(Options):
         """The port that clients are sent to, None where they are served."""
         return 443 if self.redirect_to_https is True else self.redirect_to_https or None
 
+    @property
+    def terms(self) -> object:
+        """What a client must bring to be let in."""
+        return self.tls.terms if self.tls is not None else None
+
 
 class Listener:
     """One address: its connections, who may open another, and what a request is handed to."""
@@ -104,10 +109,10 @@ class Listener:
         self._connections: set[ClientConnection] = set()
         self._per_address: dict[str, int] = {}
         self._server: Server | None = None
+        self._background: Background | None = None
         self._empty: Future[None] | None = None  # done when the last connection is gone
-        self._open = metrics.gauge("tallygate_client_connections", "Open client connections.", ("bind",)).labels(
-            options.bind
-        )
+        opened = metrics.gauge("tallygate_client_connections", "Open client connections.", ("bind",))
+        self._open = GaugePart(opened.labels(options.bind))
         self._turned_away = metrics.counter(
             "tallygate_connections_refused_total", "Client connections closed because there were too many.", ("bind",)
         ).labels(options.bind)
@@ -116,10 +121,9 @@ class Listener:
         )
 
     async def start(self, sock: socket, background: Background) -> None:
-        """Accept clients on a socket that is bound already."""
+        """Accept clients on a socket that is bound already. `background` is this listener's own."""
+        self._background = background
         self._server = await self.loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
-        if self.tls is not None:
-            self.tls.start(background)
         background.every(CHECK_SECONDS, self._check_all, f"deadlines of {self.options.bind}")
 
     def admits(self, connection: ClientConnection) -> bool:
@@ -152,18 +156,53 @@ class Listener:
         else:
             del self._per_address[connection.peer]
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no connection, nor anything under way for a client that has left."""
+        return not self._connections
+
+    def in_flight(self) -> Iterator[ClientConnection]:
+        """The connections on which an exchange is under way."""
+        return (connection for connection in self._connections if connection.serving is not None)
+
     def count_refusal(self, problem: Problem) -> None:
         """A client sent what is no request."""
         self._refused.labels(problem.slug).inc()
 
-    async def drain(self, deadline_seconds: float) -> None:
-        """Stop accepting, let what is in flight finish, and after the deadline break off what has not."""
+    def change(
+        self,
+        options: ListenerOptions,
+        begin: Callable[[Exchange, ClientConnection], Serving],
+        forwarding: Forwarding,
+        tls: ServerTls | None,
+    ) -> None:
+        """From now on requests are handed to this `begin`; the options count for connections that are opened now.
+
+        Connections that were let in on other terms end with what is in flight on them.
+        """
+        terms = self.options.terms
+        self.options = options
+        self.begin = begin
+        self.forwarding = forwarding
+        self.tls = tls
+        if options.terms != terms:
+            self._see_off()
+
+    def close(self) -> None:
+        """Stop accepting; connections end with what is in flight on them."""
         self.draining = True
         if self._server is not None:
             self._server.close()
-        for connection in list(self._connections):
-            connection.keep_alive = False  # an answer under way says so, and its client sends no more on it
-            connection.close_if_idle()
+        self._see_off()
+
+    async def stop(self) -> None:
+        """Look after connections no more; there are none."""
+        if self._background is not None:
+            await self._background.stop()
+
+    async def drain(self, deadline_seconds: float) -> None:
+        """Stop accepting, let what is in flight finish, and after the deadline break off what has not."""
+        self.close()
         if self._connections:
             self._empty = self.loop.create_future()
             with suppress(TimeoutError):
@@ -174,6 +213,11 @@ class Listener:
     def _connection(self) -> ClientConnection | TlsStream:
         """What a socket that was accepted is handed to."""
         return ClientConnection(self) if self.tls is None else self.tls.stream(SecureConnection(self))
+
+    def _see_off(self) -> None:
+        for connection in list(self._connections):
+            connection.keep_alive = False  # an answer under way says so, and its client sends no more on it
+            connection.close_if_idle()
 
     def _check_all(self) -> None:
         now = self.loop.time()

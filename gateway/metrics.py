@@ -76,6 +76,21 @@ class Gauge:
         return self._numbers[self._cell]
 
 
+class GaugePart:
+    """What one of several adds to a gauge: while a reload is under way there are two of what there is usually one."""
+
+    __slots__ = ("_gauge", "_value")
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._value = 0.0
+
+    def set(self, value: float) -> None:
+        """Makes this part `value`; 0 takes it away."""
+        self._gauge.inc(value - self._value)
+        self._value = value
+
+
 class Histogram:
     """How often a value fell into each of a row of ranges, and the sum of all values.
 

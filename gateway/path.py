@@ -8,6 +8,7 @@ from typing import Final
 from gateway.problem import BadRequest
 
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_SLASH: Final = re.compile(r"%2F|%5C")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -43,6 +44,8 @@ def path_segments(path: str) -> list[str]:
         if _BAD_ESCAPE.search(path):
             raise BadRequest("The path contains an escape that is not valid.")
         segments = [_normalized(segment) for segment in segments]
+    if ".." in path or "%" in path:
+        _refuse_two_readings(segments)
     if "." in segments or ".." in segments:
         return _without_dots(segments)
     return segments
@@ -61,6 +64,13 @@ def _normalized(segment: str) -> str:
         return character if character in _UNRESERVED else match[0].upper()
 
     return _ESCAPE.sub(undo, segment)
+
+
+def _refuse_two_readings(segments: list[str]) -> None:
+    """`a//../b` and `a%2F../b` climb to different places, depending on who merges slashes or decodes them first."""
+    pieces = [piece for segment in segments for piece in _SLASH.split(segment)]
+    if ".." in pieces and (len(pieces) > len(segments) or "" in segments[:-1]):
+        raise BadRequest("The path climbs from a place that not all servers read alike.")
 
 
 def _without_dots(segments: list[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, get_args
 
 from gateway.exchange import Exchange, Response
 from gateway.options import Options
@@ -32,6 +32,8 @@ class Plugin(Generic[C]):
     """
 
     config_type: ClassVar[type[PluginConfig]]
+    guards: ClassVar[str] = ""
+    """What a route loses without it, in a word such as `authentication`, where people should be warned of that."""
 
     def __init_subclass__(cls) -> None:
         for base in getattr(cls, "__orig_bases__", ()):
@@ -50,11 +52,20 @@ class Plugin(Generic[C]):
         self.config = config
         self.services = services
 
+    def inherit(self, previous: Self) -> None:
+        """A reload made you in the place of `previous`, of the same route and with equal options: go on with its state.
+
+        Share it rather than take it away: both serve for a while, and should the reload be refused, only `previous`.
+        Called before `start`.
+        """
+
     async def start(self) -> None:
-        """Open what you need. Called once, before the first request."""
+        """Open what you need. Called once, before the first request. What raises here refuses the configuration."""
 
     async def stop(self) -> None:
-        """Close it again. Called after the last request has finished."""
+        """Close it again. Called after the last request has finished: when the process ends, or some time after a
+        reload.
+        """
 
     def on_request(self, exchange: Exchange) -> Answer:
         """The head has arrived. Return a response to answer now, raise a Problem to refuse. May be async."""

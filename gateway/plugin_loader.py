@@ -29,11 +29,12 @@ class UnknownPlugin(PluginError):
 
 @dataclass(frozen=True, slots=True)
 class PluginSpec:
-    """A plugin in its place on a route: the name it has there, what runs, and its options."""
+    """A plugin in its place on a route: the name it has there, what runs, its options, and where the file has them."""
 
     name: str
     plugin: type[AnyPlugin]
     config: PluginConfig
+    steps: tuple[str | int, ...] = ()
 
 
 def load_plugin(name: str) -> type[AnyPlugin]:

@@ -143,6 +143,12 @@ class IdempotencyKeyReused(Problem):
     status, slug = 422, "idempotency-key-reused"
 
 
+class ConfigurationRefused(Problem):
+    """The configuration cannot be taken; the one before goes on."""
+
+    status, slug = 422, "configuration-refused"
+
+
 class HeadTooLarge(Problem):
     """The request's head is larger than this gateway accepts."""
 

@@ -9,25 +9,27 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.admin import Admin, describe_routes
 from gateway.background import Background
-from gateway.child import Child, ChildFailed, Launch
+from gateway.child import Child, ChildFailed
 from gateway.clock import Clock
-from gateway.config import GatewayConfig
-from gateway.control_pipe import ControlPipe, Drain, Failed, Ready
+from gateway.config import ConfigError, GatewayConfig, load
+from gateway.config_description import Description, describe
+from gateway.edge_process import FLUSH_SECONDS, EdgeProcess
 from gateway.exposition import Exposition, Source
+from gateway.generation import Generation
 from gateway.interruption import Interruption
 from gateway.metering.adoption import Steward
 from gateway.metering.directory import JournalUnusable
 from gateway.metrics import Metrics
+from gateway.reload import Reloader
 from gateway.run_directory import RunDirectory
-from gateway.sockets import CannotListen, ListeningSockets, cannot_listen, written
+from gateway.sockets import CannotListen, cannot_listen, written
 from gateway.store_health import StoreHealth
 from gateway.stores.address import postgres_url, redis_url
 from gateway.stores.redis import Redis
@@ -37,74 +39,11 @@ from gateway.vitals import watch
 PROGRAM: Final = (sys.executable, "-m", "gateway")
 """How this program is started again, as something else than a supervisor."""
 
-FLUSH_SECONDS: Final = 10.0
-"""What a process may need on top of the drain timeout to close its journal and plugins."""
-
 _log: Final = logging.getLogger(__name__)
 
 
 class StartFailed(Exception):
     """It cannot run; the text is one line that says why."""
-
-
-class EdgeProcess:
-    """One slot: the edge process that lives in it, one after another."""
-
-    def __init__(self, slot: int, sockets: Sequence[socket.socket], command: Callable[[int], list[str]]) -> None:
-        """`command` is asked for the command line, given the number of the child's end of the control pipe."""
-        self.slot = slot
-        self.failure = ""
-        self._sockets = sockets
-        self._command = command
-        self._ends: tuple[socket.socket, socket.socket] | None = None
-        self._pipe: ControlPipe | None = None
-        self._drain: Drain | None = None
-        self.child = Child(
-            f"edge-{slot}",
-            self._launch,
-            ready=self._become_ready,
-            started=self._started,
-            ask_to_stop=self._ask_to_drain,
-        )
-
-    async def drain(self, deadline_seconds: float) -> None:
-        """Lets it finish what is in flight, and ends it; kills it if it is still there some time after the deadline."""
-        self._drain = Drain(deadline_seconds)
-        await self.child.stop(deadline_seconds + FLUSH_SECONDS)
-        await self._hang_up()
-
-    def _launch(self) -> Launch:
-        self._ends = socket.socketpair()
-        theirs = self._ends[1].fileno()
-        return Launch(self._command(theirs), descriptors=(theirs, *(sock.fileno() for sock in self._sockets)))
-
-    def _started(self) -> None:
-        if self._ends is not None:
-            self._ends[1].close()  # so that its end closes when it dies
-
-    async def _become_ready(self) -> None:
-        await self._hang_up()
-        if self._ends is None:
-            return
-        self._pipe = await ControlPipe.of(self._ends[0].detach())
-        self._ask_to_drain()  # which may have been meant for it before it could be told
-        while True:
-            match await self._pipe.hear():
-                case Ready():
-                    return
-                case Failed(message):
-                    self.failure = message
-                case _:
-                    await asyncio.Event().wait()  # it is about to end, and its end is being watched
-
-    def _ask_to_drain(self) -> None:
-        if self._pipe is not None and self._drain is not None:
-            self._pipe.say(self._drain)
-
-    async def _hang_up(self) -> None:
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            await pipe.close()
 
 
 class Supervisor:
@@ -117,25 +56,38 @@ class Supervisor:
         run: RunDirectory,
         *,
         companions: Sequence[Child] = (),
+        environment: Mapping[str, str] = os.environ,
         program: Sequence[str] = PROGRAM,
     ) -> None:
-        """`path` is the configuration's file. `companions` are somebody else's children whose metrics are shown."""
-        self._config = config
-        self._path = path
+        """`path` is the configuration's file, read again at a reload, with this environment. `companions` are somebody
+        else's children whose metrics are shown.
+        """
+        self._first = config
+        self._read = lambda: load(path, environment, serving=True)
         self._run = run
         self._companions = companions
         self._program = program
         self._edges: list[EdgeProcess] = []
         self._stops: list[Callable[[float], Awaitable[None]]] = []
-        self._draining = False
+        self._started = self._draining = False
         self._health: StoreHealth | None = None
+        self._reloader: Reloader | None = None
         self.admin_address = ""
-        self.addresses: list[str] = []
 
     @property
     def children(self) -> list[Child]:
         """The edge processes."""
         return [edge.child for edge in self._edges]
+
+    @property
+    def config(self) -> GatewayConfig:
+        """The configuration that is served."""
+        return self._first if self._reloader is None else self._reloader.current.config
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where clients can connect."""
+        return [] if self._reloader is None else self._reloader.current.sockets.addresses
 
     async def start(self) -> None:
         """Listens, and starts everything; all edge processes are ready afterwards. Raises StartFailed."""
@@ -158,6 +110,22 @@ class Supervisor:
         for child in self.children:
             child.kill()
 
+    def reload_soon(self) -> None:
+        """What SIGHUP asks for: a reload, once everything is started."""
+        if self._reloader is not None and self._started and not self._draining:
+            self._reloader.reload_soon()
+
+    # What the admin listener shows and does
+
+    async def reload(self) -> list[str]:
+        """Has all edge processes serve with what the configuration's file says now; what has changed, a line each.
+
+        Raises ConfigError, and then nothing has.
+        """
+        if self._reloader is None or not self._started or self._draining:
+            raise ConfigError(["the gateway is starting or stopping"])
+        return await self._reloader.reload()
+
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether requests are served by all processes, and the state of the parts."""
         processes = {edge.child.name: "ready" if edge.child.ready else "starting" for edge in self._edges}
@@ -166,27 +134,43 @@ class Supervisor:
             "draining": self._draining,
             "processes": processes,
             "listeners": self.addresses,
+            "configuration": self._reloader.report() if self._reloader is not None else {},
             "stores": self._health.report() if self._health is not None else {},
         }
 
+    def routes(self) -> list[dict[str, Any]]:
+        """Each route with what it matches, its plugins in order and its upstream."""
+        return describe_routes(self.config)
+
+    def description(self) -> Description:
+        """What the configuration says that is served, without its secrets."""
+        return describe(self.config)
+
+    # Starting and stopping
+
     async def _start(self) -> None:
         """In the order in which the parts depend on each other; `stop` undoes it backwards."""
-        slots = slots_of(self._config)
-        sockets = ListeningSockets([listener.bind for listener in self._config.listeners], slots)
-        self._stops.append(_plain(sockets.close))
-        self.addresses = sockets.addresses
+        config = self._first
+        first = Generation(1, config, slots_of(config))
+        self._stops.append(_plain(first.close))
+        first.sockets.listen()
         metrics = Metrics(self._run.cells("supervisor"))
-        redis = Redis(redis_url(self._config.stores))
+        reloader = Reloader(first, self._edges, self._read, metrics=metrics, clock=Clock())
+        self._reloader = reloader
+        redis = Redis(redis_url(config.stores))
         self._stops.append(lambda _: _close(redis))
         background = Background()
         self._stops.append(lambda _: background.stop())
         await self._start_admin(self._watch(metrics, redis, background))
-        steward = Steward(self._config.usage, redis=redis, clock=Clock(), metrics=metrics)
+        steward = Steward(config.usage, redis=redis, clock=Clock(), metrics=metrics)
         self._stops.append(lambda deadline: steward.stop(min(deadline, FLUSH_SECONDS)))
         await steward.start()
-        self._edges = [EdgeProcess(slot, sockets.of(slot), self._command(slot, sockets)) for slot in range(slots)]
-        self._stops.append(lambda deadline: self._drain(sockets, deadline))
+        self._edges += [EdgeProcess(slot, lambda: reloader.current, self._command) for slot in range(first.slots)]
+        self._stops.append(lambda deadline: self._drain(reloader, deadline))
         await self._start_edges()
+        self._stops.append(lambda _: reloader.stop())
+        reloader.start()
+        self._started = True
 
     async def _start_edges(self) -> None:
         outcomes = await asyncio.gather(*[edge.child.start() for edge in self._edges], return_exceptions=True)
@@ -195,30 +179,25 @@ class Supervisor:
                 raise StartFailed(edge.failure) if edge.failure else outcome
 
     async def _start_admin(self, exposition: Exposition) -> None:
-        admin = Admin(
-            self._config.admin,
-            exposition=exposition,
-            readiness=self.readiness,
-            routes=describe_routes(self._config),
-        )
+        admin = Admin(self._first.admin, exposition=exposition, node=self)
         self._stops.append(lambda _: admin.stop())
         try:
             await admin.start()
         except OSError as error:
-            raise cannot_listen(self._config.admin.bind, error) from error
+            raise cannot_listen(self._first.admin.bind, error) from error
         self.admin_address = written(admin.bound)
 
-    async def _drain(self, sockets: ListeningSockets, deadline_seconds: float) -> None:
+    async def _drain(self, reloader: Reloader, deadline_seconds: float) -> None:
         drains = asyncio.gather(*[edge.drain(deadline_seconds) for edge in self._edges])
         await asyncio.sleep(0)  # now none of them is started again
-        sockets.close()  # as long as we hold them, connections would be queued that nobody accepts
+        reloader.current.close()  # as long as we hold the sockets, connections would be queued that nobody accepts
         await drains
 
     def _watch(self, metrics: Metrics, redis: Redis, background: Background) -> Exposition:
         """Begins to measure; what was measured, here and in all processes."""
         clock = Clock()
-        postgres = _known_postgres(self._config)
-        self._health = StoreHealth(redis, postgres, self._config.usage.shards, metrics=metrics, clock=clock)
+        postgres = _known_postgres(self._first)
+        self._health = StoreHealth(redis, postgres, self._first.usage.shards, metrics=metrics, clock=clock)
         self._health.start(background)
         watch(background, metrics)
         ready = metrics.gauge("tallygate_child_ready", "Whether the child process can do its work: 1 or 0.", ("child",))
@@ -235,32 +214,28 @@ class Supervisor:
 
         return Exposition(sources)
 
-    def _command(self, slot: int, sockets: ListeningSockets) -> Callable[[int], list[str]]:
-        listening = ",".join(str(sock.fileno()) for sock in sockets.of(slot))
-        metrics = str(self._run.cells(f"edge-{slot}"))
-
-        def command(control: int) -> list[str]:
-            arguments = {
-                "--config": str(self._path),
-                "--slot": str(slot),
-                "--control-fd": str(control),
-                "--listen-fds": listening,
-                "--metrics": metrics,
-            }
-            return [*self._program, "edge-process", *(word for item in arguments.items() for word in item)]
-
-        return command
+    def _command(self, slot: int, generation: Generation, control: int) -> list[str]:
+        snapshot, *sockets = generation.descriptors(slot)
+        arguments = {
+            "--slot": slot,
+            "--generation": generation.number,
+            "--control-fd": control,
+            "--snapshot-fd": snapshot,
+            "--listen-fds": ",".join(map(str, sockets)),
+            "--metrics": self._run.cells(f"edge-{slot}"),
+        }
+        return [*self._program, "edge-process", *(str(word) for item in arguments.items() for word in item)]
 
 
 async def run_edge(config: GatewayConfig, path: Path, program: Sequence[str] = PROGRAM) -> None:
     """`tallygate edge`: a supervisor and its edge processes, until SIGTERM or Ctrl-C. Raises StartFailed."""
     with run_directory() as run:
         supervisor = Supervisor(config, path, run, program=program)
-        async with Interruption() as interruption:
+        async with Interruption(supervisor.reload_soon) as interruption:
             if await interruption.unless_asked(supervisor.start()):
                 _log.info("serving on %s, admin on %s", ", ".join(supervisor.addresses), supervisor.admin_address)
                 await interruption.wait()
-            await interruption.unless_urgent(supervisor.stop(config.drain_timeout), supervisor.kill)
+            await interruption.unless_urgent(supervisor.stop(supervisor.config.drain_timeout), supervisor.kill)
 
 
 @contextlib.contextmanager

@@ -60,13 +60,13 @@ class BrokenResponse(Exception):
 class Serving:
     """An exchange being served; it is the Caller of its upstream."""
 
-    __slots__ = ("_call", "_client", "_delivery", "_exchange", "_route", "_work")
+    __slots__ = ("_call", "_client", "_exchange", "_route", "_work", "delivery")
 
     def __init__(self, exchange: Exchange, client: Client, route: Route | Unmatched, delivery: Delivery) -> None:
         self._exchange = exchange
         self._client = client
         self._route = route
-        self._delivery = delivery
+        self.delivery = delivery
         self._call: Underway | None = None
         self._work: Drive | Task[None] | None = None
 
@@ -76,7 +76,7 @@ class Serving:
         chain = route.chain
         if chain.waits:
             # Not through Background: the connection holds the only reference that is needed, and cancels it.
-            self._work = self._delivery.loop.create_task(self._walk())
+            self._work = self.delivery.loop.create_task(self._walk())
             return
         try:
             response = chain.enter(exchange)
@@ -102,7 +102,7 @@ class Serving:
     def answered(self, response: Response) -> None:
         self._call = None  # it knows us: a cycle would wait for the garbage collector
         if response.proxied:
-            self._exchange.upstream_headed_at = self._delivery.clock.monotonic()
+            self._exchange.upstream_headed_at = self.delivery.clock.monotonic()
         self._respond(response)
 
     def failed(self, error: Exception) -> None:
@@ -131,7 +131,7 @@ class Serving:
     async def _forward(self, exchange: Exchange) -> Response:
         response = await response_of(lambda caller: self._route.forward(exchange, caller))
         if response.proxied:
-            exchange.upstream_headed_at = self._delivery.clock.monotonic()
+            exchange.upstream_headed_at = self.delivery.clock.monotonic()
         return response
 
     def _respond(self, response: Response) -> None:
@@ -148,7 +148,7 @@ class Serving:
         if sending is None:
             self._finish()
         else:
-            self._work = Drive(self._conclude(sending), self._delivery.loop)
+            self._work = Drive(self._conclude(sending), self.delivery.loop)
 
     async def _conclude(self, sending: Sending) -> None:
         try:
@@ -164,10 +164,10 @@ class Serving:
         response = exchange.response
         if response is not None and type(response.body) is not bytes:
             response.close()
-        exchange.finished_at = self._delivery.clock.monotonic()
+        exchange.finished_at = self.delivery.clock.monotonic()
         if chain.on_finish:
             chain.finish(exchange)
-        self._delivery.traffic.count(exchange)
+        self.delivery.traffic.count(exchange)
         self._client.done()
 
     def _give_up(self, problem: Problem) -> None:
@@ -179,7 +179,7 @@ class Serving:
         client.keep_alive = False
         response = problem.response(uuid_text(exchange.id))
         document = response.body if isinstance(response.body, bytes) else b""
-        head = client_head(response, len(document), self._persistence(), self._delivery.clock.http_date)
+        head = client_head(response, len(document), self._persistence(), self.delivery.clock.http_date)
         self._write(problem.status, head if exchange.request.method == "HEAD" else head + document)
 
     def _send(self, response: Response) -> Sending | None:
@@ -206,7 +206,7 @@ class Serving:
         if chain.sees_body:
             data = chain.passes(exchange, data, True)
         persistence = b"" if client.keep_alive and not request.http10 else self._persistence()
-        head = client_head(response, None if without_body else len(data), persistence, self._delivery.clock.http_date)
+        head = client_head(response, None if without_body else len(data), persistence, self.delivery.clock.http_date)
         if without_body:
             data = b""
         if exchange.hold_last is not None:
@@ -243,7 +243,7 @@ class Serving:
         if declared is None and request.http10:
             exchange.until_close = True
             client.keep_alive = False
-        head = client_head(response, CHUNKED if chunked else None, self._persistence(), self._delivery.clock.http_date)
+        head = client_head(response, CHUNKED if chunked else None, self._persistence(), self.delivery.clock.http_date)
         if piece is None and not exchange.until_close:
             self._write(response.status, head)
             head = b""

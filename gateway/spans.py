@@ -200,6 +200,32 @@ class SpanSink:
         self._troubled = bool(trouble)
 
 
+class SpanSinks:
+    """The ways to all collectors that plugins ask for."""
+
+    def __init__(self, forward: Callable[[Request, str], Awaitable[Response]], metrics: Metrics) -> None:
+        self._forward = forward
+        self._metrics = metrics
+        self._sinks: list[SpanSink] = []
+
+    def to(self, options: ExportOptions) -> SpanSink:
+        """The way to this collector: the same one for all that ask alike."""
+        for sink in self._sinks:
+            if sink.options == options:
+                return sink
+        self._sinks.append(SpanSink(options, forward=self._forward, metrics=self._metrics))
+        return self._sinks[-1]
+
+    def start(self, background: Background) -> None:
+        """Begin to send."""
+        for sink in self._sinks:
+            sink.start(background)
+
+    async def stop(self, deadline_seconds: float) -> None:
+        """Send what waits, for at most so long."""
+        await asyncio.gather(*[sink.stop(deadline_seconds) for sink in self._sinks])
+
+
 async def _at_most(seconds: float, event: asyncio.Event) -> None:
     """Wait for the event, but no longer than this."""
     with contextlib.suppress(TimeoutError):

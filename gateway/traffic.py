@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from gateway.exchange import Exchange
-from gateway.metrics import SECONDS, Counter, Histogram, Metrics
+from gateway.metrics import SECONDS, SERIES_PER_FAMILY, Counter, Histogram, Metrics
 
 
 class _RouteTraffic:
@@ -67,6 +67,8 @@ class Traffic:
             numbers[series.bytes_in] += received
 
     def _bind(self, route: str) -> _RouteTraffic:
+        if len(self._routes) >= SERIES_PER_FAMILY:
+            self._routes.clear()  # of routes that reloads have taken away; the others come back
         series = self._routes[route] = _RouteTraffic(
             self._bytes_in.labels(route),
             self._bytes_out.labels(route),

@@ -18,10 +18,12 @@ from urllib.parse import urlsplit
 from gateway import keys
 from gateway.child import Child, ChildFailed, Launch
 from gateway.config import GatewayConfig
+from gateway.edge_process import FLUSH_SECONDS
 from gateway.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey
 from gateway.interruption import Interruption
-from gateway.processes import FLUSH_SECONDS, PROGRAM, StartFailed, Supervisor, run_directory
+from gateway.processes import PROGRAM, StartFailed, Supervisor, run_directory
 from gateway.run_directory import RunDirectory
+from gateway.snapshot import Snapshot
 from gateway.stores.address import postgres_url
 from gateway.stores.store import EMBEDDED
 
@@ -56,10 +58,12 @@ class Stack:
         self._valkey = EmbeddedValkey(directory, persistent=persistent) if stores.redis == EMBEDDED else None
         self._postgres = EmbeddedPostgres(directory) if stores.postgres == EMBEDDED else None
         self._demo = _demo(config) if demo else None
+        self._snapshot = Snapshot(config.source)
         self._workers = [self._worker(number) for number in range(config.billing.workers)]
         self._companions = [*([self._demo] if self._demo is not None else []), *self._workers]
         self.supervisor = Supervisor(config, path, run, companions=self._companions, program=program)
         self._closing = contextlib.AsyncExitStack()
+        self._closing.callback(self._snapshot.close)
 
     async def start(self) -> None:
         """Starts everything; requests are served and billed afterwards. Raises StartFailed."""
@@ -124,13 +128,17 @@ class Stack:
         for child in self._companions:
             self._closing.push_async_callback(child.stop, FLUSH_SECONDS)
             await child.start()
-        self._closing.push_async_callback(self.supervisor.stop, self._config.drain_timeout)
+        self._closing.push_async_callback(self._stop_supervisor)
         await self.supervisor.start()
 
+    async def _stop_supervisor(self) -> None:
+        await self.supervisor.stop(self.supervisor.config.drain_timeout)
+
     def _worker(self, number: int) -> Child:
-        name = f"worker-{number}"
-        command = [*self._program, "worker", "--config", str(self._path), "--metrics", str(self._run.cells(name))]
-        return Child(name, lambda: Launch(command, dies_with_us=signal.SIGTERM))
+        """What it works by cannot change at a reload: it is always started with what was read first."""
+        name, snapshot = f"worker-{number}", self._snapshot.descriptor
+        command = [*self._program, "worker", "--snapshot-fd", str(snapshot), "--metrics", str(self._run.cells(name))]
+        return Child(name, lambda: Launch(command, descriptors=(snapshot,), dies_with_us=signal.SIGTERM))
 
 
 async def run_up(
@@ -146,7 +154,7 @@ async def run_up(
     """`tallygate up`: runs everything until SIGTERM or Ctrl-C; `announce` is told when it runs. Raises StartFailed."""
     with run_directory() as run:
         stack = Stack(config, path, run, demo=demo, migrate=migrate, persistent=persistent, program=program)
-        async with Interruption() as interruption:
+        async with Interruption(stack.supervisor.reload_soon) as interruption:
             if await interruption.unless_asked(stack.start()):
                 announce(stack.description())
                 await interruption.wait()

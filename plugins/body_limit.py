@@ -25,6 +25,8 @@ class BodyLimit(Plugin[Config]):
     or behind authentication for those who got that far.
     """
 
+    guards = "body limit"
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._size = config.size

@@ -40,6 +40,8 @@ class IpFilter(Plugin[Config]):
     Thousands of networks are looked through as quickly as ten. List it first, so that little is spent on strangers.
     """
 
+    guards = "address filter"
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._allowed = Networks(config.allow) if config.allow is not None else None

@@ -41,6 +41,8 @@ class Config(PluginConfig):
 class KeyAuth(Plugin[Config]):
     """Refuses with 401 and never says why: no key, a malformed one and an unknown one look alike."""
 
+    guards = "authentication"
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._header = config.header.lower() if config.header is not None else None

@@ -29,7 +29,7 @@ LONGEST_REMEMBERED: Final = 256
 MOST_INSTRUCTIONS: Final = 256
 """Instructions of a compiled pattern: what one character of a path may cost. Usual ones have less than 50."""
 # What the gateway itself would accept as the path of a request, and no reader could resolve to another.
-_PATH: Final = re.compile(r"/(?:[!\"$&->@-\[\]-~]++|%(?!00)[0-9A-Fa-f]{2})*+")
+_PATH: Final = re.compile(r"/(?:[!\"$&->@-\[\]-~]|%(?!00)[0-9A-Fa-f]{2})*")
 _WORDS: Final = re.compile(r"[\w/~-]*")
 _DOT_SEGMENT: Final = re.compile(r"/(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 

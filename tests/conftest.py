@@ -8,6 +8,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import uvloop
+from hypothesis import settings
+
+# The same examples in every run: a test that fails says something about a change, not about the day.
+settings.register_profile("tallygate", derandomize=True, deadline=None)
+settings.load_profile("tallygate")
 
 
 def pytest_asyncio_loop_factories(

@@ -12,7 +12,8 @@ from typing import Final
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _FIELD: Final = TOKEN + rb":[\t -~\x80-\xff]*+\r\n"
-FIELD_LINES: Final = re.compile(rb"((?:" + _FIELD + rb")*+)\r\n")
+# Not possessive as a whole: a group that is matches too much in Python before 3.11.5 (CPython issue 100061).
+FIELD_LINES: Final = re.compile(rb"((?:" + _FIELD + rb")*)\r\n")
 """What follows the first line of a head: the fields, and the empty line that ends it."""
 # What no valid head contains, wherever it is cut: a line feed alone, a carriage return alone, a control character.
 NEVER_IN_HEAD: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

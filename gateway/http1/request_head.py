@@ -83,7 +83,7 @@ class RequestMeaning(NamedTuple):
 
 
 def read_request_fields(fields: Fields, noted: Iterable[Field], *, http10: bool) -> RequestMeaning:
-    """What the NOTABLE_IN_REQUESTS among a request's fields mean.
+    """What the NOTABLE among a request's fields mean.
 
     Raises a Problem for whatever two readers could read differently.
     Sources: RFC 9112 §3.2 (Host), §6.3 (length), §9.3 (persistence); RFC 9110 §10.1.1.

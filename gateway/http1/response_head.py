@@ -33,7 +33,7 @@ class ResponseMeaning(NamedTuple):
 
 
 def read_head(method: str, start: re.Match[bytes], lines: list[Line], noted: Iterable[Field]) -> ResponseMeaning:
-    """What a head means that answers a `method`: `start` is its STATUS_LINE, `noted` its NOTABLE_IN_RESPONSES fields.
+    """What a head means that answers a `method`: `start` is its STATUS_LINE, `noted` its NOTABLE fields.
 
     Raises Malformed where the framing is in doubt (RFC 9112 §6.3, §9.3).
     """

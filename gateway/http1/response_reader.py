@@ -31,6 +31,7 @@ class ResponseReader:
         "_buffer",
         "_chunks",
         "_head",
+        "_interims",
         "_left",
         "_max_head",
         "_meaning",
@@ -46,6 +47,7 @@ class ResponseReader:
         self._source = source
         self._max_head = max_head
         self._method = ""
+        self._interims = 0
         self._head = _NO_HEAD
         self._meaning = _NOTHING_READ
         self.interim: list[tuple[int, list[tuple[str, str]]]] = []
@@ -54,6 +56,7 @@ class ResponseReader:
 
     def begin(self, method: str) -> None:
         """A request goes out: what arrives from now on answers it."""
+        self._interims = 0
         if method != self._method:
             self._method = method
             self._head = _NO_HEAD  # the same head may mean another length now
@@ -127,7 +130,8 @@ class ResponseReader:
         fields = Headers(meaning.fields)
         del fields["content-length"]  # it has no body, whatever it says (RFC 9110 §8.6)
         self.interim.append((meaning.status, list(fields.items())))
-        if meaning.http10 or len(self.interim) > MAX_INTERIM:
+        self._interims += 1
+        if meaning.http10 or self._interims > MAX_INTERIM:
             raise Malformed("it sent interim responses without end")
         return self.feed(rest) if rest else None
 

@@ -90,14 +90,17 @@ class ClientTls:
     """TLS of one upstream. The last session of each target is kept, so that its next connection can resume it."""
 
     def __init__(self, options: UpstreamTlsOptions, upstream: str, *, clock: Clock, metrics: Metrics) -> None:
-        """Raises Unusable."""
         self._server_name = options.server_name
         self._renewal = Renewal(upstream, options.files, lambda: make_client_context(options, clock), metrics)
         self._sessions: dict[tuple[str, str], tuple[SSLContext, SSLSession]] = {}
 
-    def start(self, background: Background) -> None:
-        """Begin to look at the files."""
-        self._renewal.start(background)
+    async def start(self, background: Background) -> None:
+        """Read the files, and begin to look whether they change. Raises Unusable."""
+        await self._renewal.start(background)
+
+    def leave(self) -> None:
+        """It is not used any more, and its metrics go."""
+        self._renewal.leave()
 
     def terms_of(self, host: str) -> tuple[SSLContext, str]:
         """What a connection to `host` needs: the context that counts now, and who must be there."""

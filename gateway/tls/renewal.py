@@ -1,4 +1,4 @@
-"""Renewal: a TLS context that is made of files, and made anew when they change.
+"""Renewal: a TLS context that is made of files, and made anew when they change; in a thread, as it takes its time.
 
 Handshakes take the context that is current; connections keep the one they began with. Whoever replaces a certificate
 and its key replaces two files one after the other: a change counts once the files have stayed the same for a look. What
@@ -8,6 +8,7 @@ cannot be used changes nothing.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from asyncio import get_running_loop
 from collections.abc import Callable, Sequence
@@ -39,10 +40,11 @@ class Made:
 
 
 class Renewal:
-    """`context` is the one that counts now. `owner` is what it belongs to, in logs and metrics."""
+    """`context` is the one that counts now, from `start` on. `owner` is what it belongs to, in logs and metrics."""
+
+    context: SSLContext
 
     def __init__(self, owner: str, files: Sequence[str], make: Callable[[], Made], metrics: Metrics) -> None:
-        """Raises Unusable."""
         self._owner = owner
         self._files = files
         self._make = make
@@ -56,15 +58,28 @@ class Renewal:
             "Whether the certificate files of this listener or upstream could be used when they last changed: 1 or 0.",
             ("owner",),
         ).labels(owner)
-        self._used = self._seen = self._look()
-        self._take(make())
+        self._usable = True
+        self._presented: Sequence[Presented] = ()
 
-    def start(self, background: Background) -> None:
-        """Begin to look at the files."""
+    async def start(self, background: Background) -> None:
+        """Make the first context, and begin to look at the files. Raises Unusable."""
+        self._used = self._seen = self._look()
+        self._take(await get_running_loop().run_in_executor(None, self._make))
+        self._show()
         if self._files:
             background.every(LOOK_SECONDS, self._renew, f"certificates of {self._owner}")
 
+    def leave(self) -> None:
+        """It is not used any more: its metrics go. Another one shows at its next look what both have shown."""
+        self._success.set(math.nan)
+        for presented in self._presented:
+            self._expiry.labels(presented.path).set(math.nan)
+
     async def _renew(self) -> None:
+        await self._take_changes()
+        self._show()
+
+    async def _take_changes(self) -> None:
         before, self._seen = self._seen, self._look()
         if self._seen == self._used or self._seen != before:
             return
@@ -72,7 +87,7 @@ class Renewal:
         try:
             made = await get_running_loop().run_in_executor(None, self._make)
         except Unusable as error:
-            self._success.set(0.0)
+            self._usable = False
             log.error("%s: its new certificate files are not used: %s", self._owner, error)
         else:
             log.info("%s: its certificate files have changed, and are in use", self._owner)
@@ -80,11 +95,15 @@ class Renewal:
 
     def _take(self, made: Made) -> None:
         self.context = made.context
-        self._success.set(1.0)
-        for presented in made.presented:
-            self._expiry.labels(presented.path).set(presented.expires_at)
+        self._usable = True
+        self._presented = made.presented
         for warning in made.warnings:
             log.warning("%s: %s", self._owner, warning)
+
+    def _show(self) -> None:
+        self._success.set(float(self._usable))
+        for presented in self._presented:
+            self._expiry.labels(presented.path).set(presented.expires_at)
 
     def _look(self) -> Stamps:
         return [_stamp(file) for file in self._files]

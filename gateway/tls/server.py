@@ -89,6 +89,11 @@ class ListenerTlsOptions(Options):
         return [CertificateOptions(certificate=self.certificate, key=self.key, passphrase=self.passphrase)]
 
     @property
+    def terms(self) -> tuple[object, ...]:
+        """What a client must bring to be let in."""
+        return self.min_version, self.client_ca, self.client_auth, self.client_crl
+
+    @property
     def files(self) -> list[str]:
         """All files that count."""
         pairs = [file for pair in self.key_pairs for file in (pair.certificate, pair.key)]
@@ -153,10 +158,14 @@ def _picker(
 class ServerTls:
     """TLS of one listener."""
 
-    def __init__(self, options: ListenerTlsOptions, bind: str, *, clock: Clock, metrics: Metrics) -> None:
-        """Raises Unusable."""
-        self._bind = bind
+    def __init__(
+        self, options: ListenerTlsOptions, bind: str, *, background: Background, clock: Clock, metrics: Metrics
+    ) -> None:
+        """`background` is its own."""
+        self.options = options
+        self.bind = bind
         self.clock = clock
+        self._background = background
         self._renewal = Renewal(bind, options.files, lambda: make_server_context(options, clock), metrics)
         self._failures = metrics.counter(
             "tallygate_tls_handshake_failures_total", "TLS handshakes that failed, by reason.", ("bind", "reason")
@@ -166,10 +175,16 @@ class ServerTls:
         )
         self._unreported: dict[Reason, tuple[int, str]] = {}
 
-    def start(self, background: Background) -> None:
-        """Begin to look at the files, and to tell the log of failures."""
-        self._renewal.start(background)
-        background.every(REPORT_SECONDS, self._report, f"failed handshakes of {self._bind}")
+    async def start(self) -> None:
+        """Read the files, begin to look whether they change, and to tell the log of failures. Raises Unusable."""
+        await self._renewal.start(self._background)
+        self._background.every(REPORT_SECONDS, self._report, f"failed handshakes of {self.bind}")
+
+    async def stop(self) -> None:
+        """No handshake begins with it any more."""
+        await self._background.stop()
+        self._report()
+        self._renewal.leave()
 
     def stream(self, connection: SecureConnection) -> ClientStream:
         """What stands between a client's socket and its connection."""
@@ -177,11 +192,11 @@ class ServerTls:
 
     def count(self, handshake: SSLObject) -> None:
         """A handshake has succeeded."""
-        self._handshakes.labels(self._bind, handshake.version() or "").inc()
+        self._handshakes.labels(self.bind, handshake.version() or "").inc()
 
     def count_failure(self, failure: HandshakeFailed, peer: str) -> None:
         """A handshake has failed. What scans and broken clients do must not fill a log: it is told once a minute."""
-        self._failures.labels(self._bind, failure.reason).inc()
+        self._failures.labels(self.bind, failure.reason).inc()
         count, _ = self._unreported.get(failure.reason, (0, ""))
         self._unreported[failure.reason] = count + 1, peer
 
@@ -189,7 +204,7 @@ class ServerTls:
         failed, self._unreported = self._unreported, {}
         if failed:
             words = ", ".join(f"{reason} {count} (last from {peer})" for reason, (count, peer) in failed.items())
-            log.warning("%s: TLS handshakes failed within a minute: %s", self._bind, words)
+            log.warning("%s: TLS handshakes failed within a minute: %s", self.bind, words)
 
 
 class ClientStream(TlsStream):

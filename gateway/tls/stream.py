@@ -126,7 +126,7 @@ class TlsStream(Protocol, Transport):
             self._say_goodbye()
             self._transport.close()
         else:
-            self._fail(HandshakeFailed("unfinished", "TLS: the handshake was not finished in time"))
+            self._fail(HandshakeFailed("unfinished", "TLS: it was closed before the handshake was finished"))
 
     def abort(self) -> None:
         """Close at once, and without a goodbye: the peer must notice."""

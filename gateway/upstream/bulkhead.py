@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 from pydantic import Field
 
+from gateway.metrics import GaugePart
 from gateway.options import Duration, Options
 from gateway.problem import Overloaded, retry_after
 
@@ -66,12 +67,14 @@ class Bulkhead:
         self._returned = 0  # places given back while others are being handed on
         self._admitting = False
         self._waiters: OrderedDict[Waiter, float] = OrderedDict()  # with when each has waited too long
-        self._in_flight = metrics.gauge(
+        in_flight = metrics.gauge(
             "tallygate_bulkhead_in_flight", "Requests in flight behind a bulkhead.", ("scope", "name")
-        ).labels(scope, name)
-        self._waiting = metrics.gauge(
+        )
+        waiting = metrics.gauge(
             "tallygate_bulkhead_waiting", "Requests that wait for others to end.", ("scope", "name")
-        ).labels(scope, name)
+        )
+        self._in_flight = GaugePart(in_flight.labels(scope, name))
+        self._waiting = GaugePart(waiting.labels(scope, name))
         refused = metrics.counter(
             "tallygate_bulkhead_refusals_total",
             "Requests refused because too many were in flight: the queue was `full`, or they waited too long (`late`).",

@@ -190,7 +190,7 @@ class Connection(Protocol):
             self._response = response
         if reader.complete:
             self._settle()  # before the answer goes on: whoever gets it may call again at once
-        else:
+        elif self._response is not None:  # a head in pieces is still due in the time for the first byte
             self._deadline = self._time() + self._idle
         if response is not None:
             call.caller.answered(response)

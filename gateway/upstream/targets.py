@@ -8,12 +8,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.exchange import Response
+from gateway.metrics import GaugePart
 from gateway.upstream.balancing import make_balancer
 from gateway.upstream.balancing.load_report import FIELD
 from gateway.upstream.health import Health
 from gateway.upstream.probe import Prober
 from gateway.upstream.resolver import Name, Resolver
-from gateway.upstream.target import Target
+from gateway.upstream.target import Target, TargetOptions, TargetStates
 
 if TYPE_CHECKING:
     from gateway.background import Background
@@ -39,12 +40,14 @@ class Targets:
         *,
         fetch: Fetch,
         tls: ClientTls | None,
+        states: TargetStates,
         background: Background,
         metrics: Metrics,
     ) -> None:
         rng = Random()  # noqa: S311 - spreads load, guards nothing
         self._background = background
         self._upstream = upstream
+        self._options = options
         self._balancer = make_balancer(options.balancer, rng)
         self.pick = self._balancer.pick
         self.weigh = self._balancer.weigh
@@ -63,7 +66,7 @@ class Targets:
             )
         self._resolver = Resolver(
             upstream,
-            [Name(_maker(target), options.resolver) for target in options.targets],
+            [Name(_maker(upstream, target, states), options.resolver) for target in options.targets],
             options.resolver,
             self._changed,
             rng=rng,
@@ -72,10 +75,25 @@ class Targets:
         )
         self.all: Sequence[Target] = self._resolver.targets
         self.wants_feedback = self._balancer.wants_feedback or (self._health is not None and self._health.wants_answers)
-        self._available = metrics.gauge(
+        targets = metrics.gauge(
             "tallygate_upstream_targets", "Targets of the upstream, by state.", ("upstream", "state")
         )
+        self._available = GaugePart(targets.labels(upstream, "available"))
+        self._unavailable = GaugePart(targets.labels(upstream, "unavailable"))
         self._use()
+
+    def inherit(self, previous: Targets) -> None:
+        """Go on where the upstream's targets before a reload are: with their addresses, and with whose turn it is."""
+        self._resolver.go_on_from(previous._resolver)
+        self.all = self._resolver.targets
+        if self._options.balancer == previous._options.balancer:
+            self._balancer.inherit(previous._balancer)
+        self._use()
+
+    def leave(self) -> None:
+        """They are not used any more, and count no longer."""
+        self._available.set(0.0)
+        self._unavailable.set(0.0)
 
     async def start(self) -> None:
         """Resolve all names, which takes no longer than the resolver's timeout, and go on in the background."""
@@ -117,8 +135,8 @@ class Targets:
             self._health.use(self.all)
             available = self._health.available()
         self._balancer.use(available, get_running_loop().time())
-        self._available.labels(self._upstream, "available").set(len(available))
-        self._available.labels(self._upstream, "unavailable").set(len(self.all) - len(available))
+        self._available.set(len(available))
+        self._unavailable.set(len(self.all) - len(available))
 
     def _probed(self, target: Target, reason: str) -> None:
         if self._health is not None and self._health.probed(target, reason):
@@ -129,8 +147,10 @@ class Targets:
             self._use()
 
 
-def _maker(options: Any) -> Callable[[str | None], Target]:
+def _maker(upstream: str, options: TargetOptions, states: TargetStates) -> Callable[[str | None], Target]:
     def make(address: str | None) -> Target:
-        return Target(options, address=address)
+        target = Target(options, address=address)
+        states.continue_with(upstream, target)
+        return target
 
     return make

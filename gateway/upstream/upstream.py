@@ -13,6 +13,7 @@ from gateway.exchange import Request
 from gateway.forwarding import Forwarding, upstream_head
 from gateway.http1.grammar import IDEMPOTENT
 from gateway.http1.response_head import Malformed
+from gateway.metrics import GaugePart
 from gateway.problem import BadGateway, GatewayTimeout, Overloaded, Problem
 from gateway.tls.client import ClientTls, UpstreamTlsOptions
 from gateway.upstream.attempts import Attempts
@@ -24,7 +25,7 @@ from gateway.upstream.options import UpstreamOptions
 from gateway.upstream.pool import Pool
 from gateway.upstream.replay import ReplayableBody, ReplayMemory
 from gateway.upstream.retry import Retry
-from gateway.upstream.target import Target
+from gateway.upstream.target import Target, TargetStates
 from gateway.upstream.targets import Targets
 
 if TYPE_CHECKING:
@@ -49,25 +50,29 @@ class Upstream:
         forwarding: Forwarding,
         fetch: Fetch,
         memory: ReplayMemory,
+        states: TargetStates,
         background: Background,
         metrics: Metrics,
     ) -> None:
+        """`background` is this upstream's own; `memory` and `states` are the process's."""
         self.name = name
-        self._options = options
+        self.options = options
         self._timeouts = options.timeouts
         self.loop = get_running_loop()
         self.time = self.loop.time
         self.total = options.timeouts.total
         self._preserves_host = options.host == "preserve"
         self._host = None if options.host in ("preserve", "target") else options.host
-        self._forwarding = forwarding
+        self.forwarding = forwarding
         self._background = background
         self._tls: ClientTls | None = None
         if any(target.secure for target in options.targets):
             self._tls = ClientTls(options.tls or UpstreamTlsOptions(), name, clock=Clock(), metrics=metrics)
         self._metrics = metrics
         self._memory = memory
-        self.targets = Targets(name, options, fetch=fetch, tls=self._tls, background=background, metrics=metrics)
+        self.targets = Targets(
+            name, options, fetch=fetch, tls=self._tls, states=states, background=background, metrics=metrics
+        )
         retry, circuit = options.retry, options.circuit_breaker
         self.retry = Retry(retry, name, metrics, Random()) if retry is not None else None  # noqa: S311 - spreads load
         self.breaker = Breaker(circuit, name, WHOLE_UPSTREAM, metrics) if circuit is not None else None
@@ -90,10 +95,10 @@ class Upstream:
         connections = metrics.gauge(
             "tallygate_upstream_connections", "Connections to the upstream's targets, by state.", ("upstream", "state")
         )
-        self._active, self._idle = connections.labels(name, "active"), connections.labels(name, "idle")
-        self._waiting = metrics.gauge(
-            "tallygate_upstream_waiting", "Calls that wait for a connection.", ("upstream",)
-        ).labels(name)
+        self._active = GaugePart(connections.labels(name, "active"))
+        self._idle = GaugePart(connections.labels(name, "idle"))
+        waiting = metrics.gauge("tallygate_upstream_waiting", "Calls that wait for a connection.", ("upstream",))
+        self._waiting = GaugePart(waiting.labels(name))
 
     def call(self, request: Request, caller: Caller) -> Underway:
         """Send the request to a target; the caller hears of the response once its head is there."""
@@ -127,7 +132,7 @@ class Upstream:
 
     def replayable(self, body: Body) -> Body | ReplayableBody:
         """The body in a form that can be sent again, where retries may want that."""
-        options = self._options.retry
+        options = self.options.retry
         if options is None or body.length == 0:
             return body
         return ReplayableBody(body, options.replay_buffer, self._memory)
@@ -164,7 +169,7 @@ class Upstream:
             host = request.host
         else:
             host = call.target.authority if self._host is None else self._host
-        connection.send(call, upstream_head(request, self._forwarding, host), now)
+        connection.send(call, upstream_head(request, self.forwarding, host), now)
 
     async def _open_for(self, call: Call) -> None:
         """What waits for a connection is a task: opening has a deadline."""
@@ -177,21 +182,51 @@ class Upstream:
         call.opening = None
         self._send(call, connection, self.time())
 
+    def inherit(self, previous: Upstream) -> None:
+        """Go on where the upstream of this name is whose options were others; it goes on as well. To be called first.
+
+        What is known of targets is theirs and not lost; what was learned under options that are others now is.
+        """
+        options, before = self.options, previous.options
+        self.targets.inherit(previous.targets)
+        if options.retry == before.retry:
+            self.retry = previous.retry
+        if options.bulkhead == before.bulkhead:
+            self.bulkhead = previous.bulkhead
+        if options.circuit_breaker == before.circuit_breaker:
+            here = {target.name for target in self.targets.all}
+            self.breaker = previous.breaker
+            self._breakers = {name: breaker for name, breaker in previous._breakers.items() if name in here}
+
     async def start(self) -> None:
-        """Find the targets, and begin to look at deadlines."""
+        """Find the targets, and begin to look at deadlines. Raises Unusable if a file of its TLS is."""
+        if self._tls is not None:
+            await self._tls.start(self._background)
         await self.targets.start()
         self._background.every(SWEEP_SECONDS, self._sweep, f"deadlines of {self.name}")
-        if self._tls is not None:
-            self._tls.start(self._background)
 
     def close(self) -> None:
         """Close idle connections now and the others as their calls end."""
         self.pool.close()
 
+    async def stop(self) -> None:
+        """Close all connections, whatever is on its way, and end what runs in the background. Idempotent."""
+        self.pool.close()
+        for connection in list(self.pool.connections):
+            connection.abort()
+        await self._background.stop()
+        if self._tls is not None:
+            self._tls.leave()
+        self.targets.leave()
+        if self.bulkhead is not None:
+            self.bulkhead.look(self.time())
+        for part in (self._active, self._idle, self._waiting):
+            part.set(0.0)
+
     async def _open(self, target: Target) -> Connection:
         connection = Connection(
             target,
-            max_head=self._options.max_response_head,
+            max_head=self.options.max_response_head,
             first_byte=self._timeouts.first_byte,
             idle=self._timeouts.idle,
             background=self._background,

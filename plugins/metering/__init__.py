@@ -7,6 +7,7 @@ takes its place.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -14,6 +15,7 @@ from pydantic import Field, field_validator
 
 from gateway.exchange import Exchange, Note, Response
 from gateway.header_options import FieldName
+from gateway.headers import Headers
 from gateway.metering.event import VERSION, Outcome, UsageEvent
 from gateway.options import Options, Size, Statuses, parse_statuses
 from gateway.plugin import Plugin, PluginConfig
@@ -21,6 +23,7 @@ from gateway.services import Services
 from plugins.metering.reading import JsonReading, whole_number
 
 MeterName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+_GZIP: Final = re.compile(r"(?i)\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))")
 MOST_METERS: Final = 24
 """On one route: with names of any length the event fits into a record of the journal."""
 
@@ -85,8 +88,18 @@ class _Tally:
 TALLY: Final = Note[_Tally]()
 
 
+def _ask_for_what_can_be_read(headers: Headers) -> None:
+    """A client must not choose what it pays by choosing a coding we do not read, or a part without the number."""
+    gzip = _GZIP.search(headers.get("accept-encoding") or "") is not None
+    headers["Accept-Encoding"] = "gzip" if gzip else "identity"
+    for name in ("range", "if-range"):
+        del headers[name]
+
+
 class Metering(Plugin[Config]):
-    """One usage event per exchange of a known consumer, whatever happens to it."""
+    """One usage event per exchange of a known consumer that used something, whatever happens to it."""
+
+    guards = "metering"
 
     @classmethod
     def hooks(cls, config: Config | None = None) -> list[str]:
@@ -116,6 +129,8 @@ class Metering(Plugin[Config]):
         if exchange.consumer is None:
             return  # nobody to bill
         self._journal.reserve()
+        if self._from_json:
+            _ask_for_what_can_be_read(exchange.request.headers)
         tally = exchange[TALLY] = _Tally()
         if self._told_by_answer:
             estimates: dict[str, int] = dict.fromkeys(self._plain, 0)

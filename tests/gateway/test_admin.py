@@ -11,31 +11,51 @@ import aiohttp
 import pytest
 
 from gateway.admin import Admin, AdminOptions, describe_routes
-from gateway.config import load
+from gateway.config import ConfigError, load
 from gateway.exposition import Exposition, Source
 from gateway.metrics import Metrics
 
 ROUTES = [{"name": "books", "match": {"path": "/books/*"}, "plugins": ["key_auth"], "upstream": {"name": "books"}}]
 
 
+class Operated:
+    """A node that says what it is told to."""
+
+    def __init__(self) -> None:
+        self.ready: tuple[bool, dict[str, Any]] | Exception = (True, {"processes": {"edge-0": "ready"}})
+        self.errors: list[str] = []
+        self.reloads = 0
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        if isinstance(self.ready, Exception):
+            raise self.ready
+        return self.ready
+
+    def routes(self) -> list[dict[str, Any]]:
+        return ROUTES
+
+    def description(self) -> dict[str, dict[str, str]]:
+        return {"route books": {"upstream": "books"}}
+
+    async def reload(self) -> list[str]:
+        if self.errors:
+            raise ConfigError(self.errors)
+        self.reloads += 1
+        return ["  route books: added"]
+
+
 class Served:
-    """A running admin listener, and the readiness it reports."""
+    """A running admin listener, and its node."""
 
     def __init__(self, cells: Path) -> None:
-        self.readiness: tuple[bool, dict[str, Any]] | Exception = (True, {"processes": {"edge-0": "ready"}})
-        self._exposition = Exposition(lambda: [Source("0", cells, True)])
-        self.admin = Admin(
-            AdminOptions(bind="127.0.0.1:0"), exposition=self._exposition, readiness=self._ask, routes=ROUTES
-        )
+        self.node = Operated()
+        exposition = Exposition(lambda: [Source("0", cells, True)])
+        self.admin = Admin(AdminOptions(bind="127.0.0.1:0"), exposition=exposition, node=self.node)
 
-    def _ask(self) -> tuple[bool, dict[str, Any]]:
-        if isinstance(self.readiness, Exception):
-            raise self.readiness
-        return self.readiness
-
-    async def ask(self, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    async def ask(self, path: str, method: str = "GET", **fields: str) -> tuple[int, dict[str, str], bytes]:
         host, port = self.admin.bound[:2]
-        async with aiohttp.ClientSession() as session, session.request(method, f"http://{host}:{port}{path}") as answer:
+        asking = aiohttp.request(method, f"http://{host}:{port}{path}", headers=fields)
+        async with asking as answer:
             return answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.read()
 
 
@@ -50,7 +70,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 async def test_health_is_about_being_alive_only(served: Served) -> None:
-    served.readiness = (False, {})
+    served.node.ready = (False, {})
     status, headers, body = await served.ask("/health")
     assert (status, json.loads(body)) == (200, {"status": "alive"})
     assert headers["content-type"].startswith("application/json")
@@ -60,7 +80,7 @@ async def test_health_is_about_being_alive_only(served: Served) -> None:
 
 @pytest.mark.parametrize(("ready", "status"), [(True, 200), (False, 503)])
 async def test_ready_tells_a_load_balancer_by_its_status(served: Served, ready: bool, status: int) -> None:
-    served.readiness = (ready, {"stores": {"redis": {"state": "down"}}})
+    served.node.ready = (ready, {"stores": {"redis": {"state": "down"}}})
     answer = await served.ask("/ready")
     assert answer[0] == status
     assert json.loads(answer[2]) == {"ready": ready, "stores": {"redis": {"state": "down"}}}
@@ -78,8 +98,34 @@ async def test_routes(served: Served) -> None:
     assert (status, json.loads(body)) == (200, {"routes": ROUTES})
 
 
+async def test_the_configuration_as_it_may_be_shown(served: Served) -> None:
+    status, _, body = await served.ask("/configuration")
+    assert (status, json.loads(body)) == (200, {"configuration": {"route books": {"upstream": "books"}}})
+
+
+async def test_a_reload_that_is_taken_says_what_has_changed(served: Served) -> None:
+    status, _, body = await served.ask("/reload", "POST")
+    assert (status, json.loads(body)) == (200, {"changes": ["  route books: added"]})
+    assert served.node.reloads == 1
+
+
+async def test_a_reload_that_is_refused_says_all_that_is_wrong(served: Served) -> None:
+    served.node.errors = ["gateway.yaml:1: routes: needs at least 1 item", "gateway.yaml:3: unknown key"]
+    status, headers, body = await served.ask("/reload", "POST")
+    assert status == 422
+    assert headers["content-type"] == "application/problem+json"
+    assert json.loads(body)["errors"] == served.node.errors
+
+
+async def test_a_page_in_a_browser_cannot_reload(served: Served) -> None:
+    status, _, body = await served.ask("/reload", "POST", origin="http://evil.example")
+    assert (status, json.loads(body)["type"].rpartition("/")[2]) == (403, "origin-refused")
+    assert (await served.ask("/reload"))[0] == 405
+    assert served.node.reloads == 0
+
+
 async def test_head_is_get_without_a_body(served: Served) -> None:
-    for path in ("/health", "/ready", "/metrics", "/routes"):
+    for path in ("/health", "/ready", "/metrics", "/routes", "/configuration"):
         status, headers, body = await served.ask(path, "HEAD")
         assert (status, body) == (200, b"")
         assert int(headers["content-length"]) > 0
@@ -102,7 +148,7 @@ async def test_an_unknown_path_is_a_problem(served: Served) -> None:
 
 
 async def test_a_bug_shows_no_internals(served: Served, caplog: pytest.LogCaptureFixture) -> None:
-    served.readiness = RuntimeError("secret internals")
+    served.node.ready = RuntimeError("secret internals")
     status, _, body = await served.ask("/ready")
     assert status == 500
     assert b"secret" not in body
@@ -110,12 +156,8 @@ async def test_a_bug_shows_no_internals(served: Served, caplog: pytest.LogCaptur
 
 
 async def test_a_port_in_use_is_an_error_and_leaves_nothing_open(served: Served, tmp_path: Path) -> None:
-    other = Admin(
-        AdminOptions(bind="{}:{}".format(*served.admin.bound)),
-        exposition=Exposition(list),
-        readiness=lambda: (True, {}),
-        routes=[],
-    )
+    taken = AdminOptions(bind="{}:{}".format(*served.admin.bound))
+    other = Admin(taken, exposition=Exposition(list), node=served.node)
     with pytest.raises(OSError, match="in use"):
         await other.start()
 

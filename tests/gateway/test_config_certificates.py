@@ -43,7 +43,7 @@ def certificates(here: Path) -> Authority:
 
 def refused(text: str, **environment: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        loaded(text, **environment)
+        loaded(text, serving=True, **environment)
     return caught.value.errors
 
 
@@ -61,12 +61,12 @@ def upstream(*more: str, target: str = "https://127.0.0.1:9001") -> str:
 def test_what_can_be_used_is_no_fault(certificates: Authority) -> None:
     certificates.issue("b", ["b.example"], passphrase="sesame")
     crl = certificates.revoke(certificates.issue("c"))
-    config = loaded(listener("client_ca: authority.pem", f"client_crl: {crl}", "min_version: 1.3"))
+    config = loaded(listener("client_ca: authority.pem", f"client_crl: {crl}", "min_version: 1.3"), serving=True)
     tls = config.listeners[0].tls
     assert tls is not None
     assert (tls.min_version, tls.client_auth) == ("1.3", "required")
-    loaded(listener("passphrase: ${WORD}", certificate="b", key="b"), WORD="sesame")
-    config = loaded(upstream("ca: authority.pem", "client_certificate: a.pem", "client_key: a.key"))
+    loaded(listener("passphrase: ${WORD}", certificate="b", key="b"), serving=True, WORD="sesame")
+    config = loaded(upstream("ca: authority.pem", "client_certificate: a.pem", "client_key: a.key"), serving=True)
     assert config.upstreams["demo"].tls is not None
     assert config.upstreams["demo"].tls.verify
     assert config.warnings == []
@@ -221,11 +221,11 @@ def test_a_passphrase_is_never_repeated(certificates: Authority) -> None:
 def test_what_is_not_wrong_but_should_not_be_is_a_warning(certificates: Authority) -> None:
     certificates.issue("a", lifetime=(-DAY, 3 * DAY))
     Path("a.key").chmod(0o644)
-    config = loaded(listener())
+    config = loaded(listener(), serving=True)
     soon, open_to_all = config.warnings
     assert soon.startswith("gateway.yaml:3: certificate a.pem expires on 20")
     assert open_to_all == "gateway.yaml:3: key a.key can be read by everybody on this machine (chmod o-r)"
-    (unverified,) = loaded(upstream("verify: false")).warnings
+    (unverified,) = loaded(upstream("verify: false"), serving=True).warnings
     assert unverified.startswith("gateway.yaml:5: certificates of targets are not verified")
 
 

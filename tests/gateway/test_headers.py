@@ -335,3 +335,15 @@ def test_latin_1_goes_out_as_the_bytes_it_came_in(value: str) -> None:
     assert headers["x"] == value
     headers["y"] = headers["x"]
     assert parted(headers.wire(frozenset({"host", "x"}))) == [("y", value)]
+
+
+def test_the_same_fields_do_not_keep_what_read_them_for_ever() -> None:
+    """A client that says the same for hours goes through the plugins of many configurations."""
+    fields = Headers({"x-api-key": "k"})._fields
+    for _ in range(1000):
+
+        def reading(headers: Headers) -> str | None:
+            return headers.get("x-api-key")
+
+        assert Headers(fields).once(reading) == "k"
+        assert len(fields.made) <= 32

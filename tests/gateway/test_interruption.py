@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -107,3 +110,49 @@ async def test_a_timeout_of_the_work_itself_is_a_failure() -> None:
             await interruption.unless_asked(slow())
         with pytest.raises(TimeoutError):
             await interruption.unless_urgent(slow(), pytest.fail)
+
+
+async def test_a_hang_up_asks_for_a_reload() -> None:
+    asked = asyncio.Event()
+    async with Interruption(asked.set) as interruption:
+        press(signal.SIGHUP)
+        await asyncio.wait_for(asked.wait(), 1)
+        assert await interruption.unless_asked(asyncio.sleep(0.01))
+
+
+IN_A_TERMINAL = """
+import asyncio, fcntl, os, signal, termios
+from gateway.interruption import Interruption
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # now it is our controlling terminal
+async def main():
+    async with Interruption(lambda: os.write(2, b"reload ")) as interruption:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.1)
+        os.write(2, b"waiting ")
+        await asyncio.wait_for(interruption.wait(), 5)
+    os.write(2, b"end")
+asyncio.run(main())
+"""
+
+
+def test_a_hang_up_of_the_terminal_itself_asks_for_an_end() -> None:
+    """Whoever closes a window in which a gateway runs does not expect it to go on unseen."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_A_TERMINAL],
+        stdin=theirs,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    assert process.stderr is not None
+    said = b""
+    while not said.endswith(b"waiting "):
+        piece = os.read(process.stderr.fileno(), 100)
+        assert piece, said
+        said += piece
+    os.close(ours)
+    said += process.stderr.read()
+    process.stderr.close()
+    assert process.wait(10) == 0
+    assert said == b"reload waiting end"

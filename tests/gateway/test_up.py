@@ -119,7 +119,7 @@ def test_everything_comes_up_and_goes_down(directory: Path) -> None:
     assert "curl -H 'x-api-key: tg_test_" in text
     family = psutil.Process(process.pid).children(recursive=True)
     names = [" ".join(child.cmdline()) for child in family]
-    for part in ("valkey-server", "bin/postgres", "demo --host", "worker --config", "edge-process"):
+    for part in ("valkey-server", "bin/postgres", "demo --host", "worker --snapshot-fd", "edge-process"):
         assert any(part in name for name in names), part
     process.send_signal(signal.SIGINT)
     assert end(process) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 
@@ -247,3 +248,44 @@ async def test_a_client_that_does_not_read_stops_the_target() -> None:
         await asyncio.sleep(1.0)
         assert 0 < said < size / 2
         assert len(await client.rest(20.0)) == size + len(b"<end>")
+
+
+async def test_a_head_that_comes_in_drops_is_due_in_the_time_for_the_first_byte() -> None:
+    async def dripping(line: Line) -> None:
+        await line.head()
+        for byte in OK:
+            await line.say(bytes([byte]))
+            await asyncio.sleep(0.1)
+
+    timeouts = {"first_byte": "400ms", "idle": "10s", "total": "10s"}
+    async with serving(Scripted(dripping), upstream={"timeouts": timeouts}) as edge, calling(edge) as client:
+        await client.say(ASK)
+        began = asyncio.get_running_loop().time()
+        assert (await client.answer()).startswith(b"HTTP/1.1 504 ")
+        assert asyncio.get_running_loop().time() - began < 1.5
+
+
+async def test_interim_answers_are_counted_for_the_request_and_not_for_what_comes_at_once() -> None:
+    async def endless(line: Line) -> None:
+        await line.head()
+        while True:
+            await line.say(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            await asyncio.sleep(0.005)
+
+    async with serving(Scripted(endless)) as edge, calling(edge) as client:
+        await client.say(ASK)
+        await client.hear(b"HTTP/1.1 502 ")
+
+
+async def test_a_plugin_that_answers_with_what_is_no_response_is_a_failure_of_ours_and_of_one_request() -> None:
+    class Wrong(Alone):
+        """Forgets what an answer is."""
+
+        def on_request(self, exchange: Exchange) -> Any:
+            return "a string" if exchange.request.path == "/wrong" else None
+
+    async with serving(Target(), Wrong()) as edge, calling(edge) as client:
+        await client.say(ASK.replace(b"GET / ", b"GET /wrong "))
+        assert (await client.answer()).startswith(b"HTTP/1.1 500 ")
+        await client.say(ASK)
+        assert (await client.answer()).startswith(b"HTTP/1.1 200 ")

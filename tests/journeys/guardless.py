@@ -1,15 +1,19 @@
 """The gateway with one of its guards removed, to show that the tests notice. Run like `python -m gateway`.
 
 GUARDLESS=journal deletes a segment of the journal as soon as Redis has its records, rather than when PostgreSQL has.
+GUARDLESS=retirement ends the configuration before a reload at once, rather than when its last request has ended.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 
 from gateway import cli
+from gateway.client_connection import ClientConnection
+from gateway.edge import Edge
 from gateway.metering.backlog import Backlog
 
 
@@ -18,8 +22,15 @@ async def _trust_redis(self: Backlog) -> None:
         segment.accounted = segment.accounted or (not segment.unsent and not segment.unshipped)
 
 
+def _nothing(_: Edge) -> Iterator[ClientConnection]:
+    return iter(())
+
+
 if __name__ == "__main__":
     if os.environ["GUARDLESS"] == "journal":
         Backlog._ask = _trust_redis  # type: ignore[method-assign]
+    if os.environ["GUARDLESS"] == "retirement":
+        Edge._in_flight = _nothing  # type: ignore[method-assign]
     cli.run_up = partial(cli.run_up, program=(sys.executable, __file__))  # type: ignore[assignment]
+    cli.run_edge = partial(cli.run_edge, program=(sys.executable, __file__))  # type: ignore[assignment]
     sys.exit(cli.main())

@@ -52,7 +52,8 @@ class Line:
     async def open(cls, port: int, seconds: float = 15.0, tls: ssl.SSLContext | None = None) -> Self:
         """With `tls` to a server that must be `localhost`."""
         name = None if tls is None else "localhost"
-        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name), seconds)
+        async with asyncio.timeout(seconds):
+            return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name), seconds)
 
     @property
     def certificate(self) -> int:

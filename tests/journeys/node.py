@@ -24,7 +24,7 @@ import yaml
 from gateway.metering.segment import SegmentReader
 from plugins.metering import MOST_METERS
 from tests.fixtures.postgres import fetch
-from tests.journeys.line import Answer, Line, ask
+from tests.journeys.line import Answer, Line
 from tests.journeys.system import KEY_SHA256, ROOT, START_SECONDS, free_port
 
 BOOKED = """select event_id::text, outcome, status, route, quantities, segment, number
@@ -100,12 +100,13 @@ def configuration(directory: Path, redis: str, postgres: str, upstream: int) -> 
 
 
 class Node:
-    """Change `config` before the start; `edge` and `worker` are the processes that run now."""
+    """Change `config` and `program` before the start; `edge` and `worker` are the processes that run now."""
 
     def __init__(self, directory: Path, redis: str, postgres: str, upstream: int) -> None:
         self.directory = directory
         self.config = configuration(directory, redis, postgres, upstream)
         self.journal = directory / "journal"
+        self.program: Sequence[str] = ("-m", "gateway")
         self.edge: asyncio.subprocess.Process | None = None
         self.worker: asyncio.subprocess.Process | None = None
         self._postgres = postgres
@@ -163,10 +164,10 @@ class Node:
         return status, self.log("edge")
 
     async def _launch(self, command: str, before: Sequence[str] = ()) -> asyncio.subprocess.Process:
-        (self.directory / "gateway.yaml").write_text(yaml.safe_dump(self.config))
+        self.write()
         with (self.directory / f"{command}.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *before, sys.executable, "-m", "gateway", command, "--config", "gateway.yaml",
+                *before, sys.executable, *self.program, command, "--config", "gateway.yaml",
                 cwd=self.directory, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -200,8 +201,23 @@ class Node:
         """What the processes said."""
         return (self.directory / f"{command}.log").read_text(errors="replace")
 
-    async def admin(self, path: str) -> Answer:
-        return await ask(int(self.config["admin"]["bind"].rpartition(":")[2]), path)
+    async def admin(self, path: str, method: str = "GET") -> Answer:
+        line = await Line.open(int(self.config["admin"]["bind"].rpartition(":")[2]), START_SECONDS)
+        try:
+            began = time.monotonic()
+            return await line.answer(line.send(path, method), began)
+        finally:
+            line.leave()
+
+    def write(self) -> None:
+        """The file as `config` has it now."""
+        (self.directory / "gateway.yaml").write_text(yaml.safe_dump(self.config))
+
+    async def reload(self) -> tuple[int, dict[str, Any]]:
+        """`POST /reload` with the file as `config` has it now: the status, and what the answer says."""
+        self.write()
+        answer = await self.admin("/reload", "POST")
+        return answer.status, json.loads(answer.body)
 
     async def ready(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads((await self.admin("/ready")).body)
@@ -242,7 +258,8 @@ class Node:
     # The books
 
     async def books(self) -> list[Row]:
-        rows = await fetch(self._postgres, BOOKED)
+        async with asyncio.timeout(15):
+            rows = await fetch(self._postgres, BOOKED)
         return [Row(*row[:4], json.loads(str(row[4])), *row[5:]) for row in rows]  # type: ignore[arg-type]
 
     async def booked(self, served: Iterable[str], seconds: float = 20.0) -> dict[str, Row]:
@@ -260,8 +277,12 @@ class Node:
 
     async def reconcile(self) -> tuple[int, str]:
         """`tallygate reconcile`: its status and what it printed."""
+        return await self.tallygate("reconcile")
+
+    async def tallygate(self, *command: str) -> tuple[int, str]:
+        """A command about the file as it stands: its status and what it printed."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway", "reconcile", "--config", "gateway.yaml",
+            sys.executable, "-m", "gateway", *command, "--config", "gateway.yaml",
             cwd=self.directory, env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip

@@ -13,7 +13,10 @@ _BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n
 
 
 class Call:
-    """One call of the gateway. `gone` is set once its connection is closed before the call was answered whole."""
+    """One call of the gateway. `gone` is set once its connection is closed before the call was answered whole.
+
+    `received` counts the bytes of the body of a call that is held.
+    """
 
     def __init__(self, transport: asyncio.Transport, head: bytes) -> None:
         self.path = head.split(b" ", 2)[1].decode()
@@ -21,6 +24,7 @@ class Call:
         self.name = fields.get(b"x-call", b"").decode()
         self.gone = asyncio.Event()
         self.over = False
+        self.received = 0
         self._transport = transport
 
     async def lives(self, seconds: float) -> bool:
@@ -65,12 +69,14 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._call is not None and not self._call.over:
-            return  # the body of a request that is held
+            self._call.received += len(data)  # the body of a request that is held
+            return
         self._heard += data
         head, end, rest = self._heard.partition(b"\r\n\r\n")
         if end:
             self._heard = b"" if b"ontent-" in head or b"ransfer-" in head else rest
             self._call = Call(self._transport, head)
+            self._call.received = len(rest)
             self._upstream.called(self._call)
 
     def connection_lost(self, error: Exception | None) -> None:

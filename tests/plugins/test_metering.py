@@ -183,3 +183,17 @@ def test_the_largest_event_fits_into_a_record():
         longest, longest, 599, "upstream_error", quantities, b"r" * 16,
     )  # fmt: skip
     assert len(encode_event(event)) <= LARGEST_PAYLOAD
+
+
+@pytest.mark.parametrize(
+    ("accepted", "asked"), [("br", "identity"), ("gzip, br", "gzip"), ("gzip;q=0, br", "identity")]
+)
+async def test_a_client_cannot_choose_what_it_pays_by_choosing_what_cannot_be_read(
+    stage: Stage, accepted: str, asked: str
+):
+    plugin = stage.make(Metering, meters=[{"name": "tokens", "from": "response_json", "path": "n"}])
+    request = ask(x_api_key=KEY, accept_encoding=accepted, range="bytes=0-1")
+    played = await stage.play(stage.make(KeyAuth), plugin, request=request)
+    assert played.seen_upstream is not None
+    assert played.seen_upstream.headers.getall("accept-encoding") == [asked]
+    assert "range" not in played.seen_upstream.headers

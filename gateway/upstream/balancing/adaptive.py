@@ -103,6 +103,10 @@ class Adaptive(Balancer):
         self._usual = 1.0  # any, as long as nothing is known
         self._heard_at = -inf
 
+    def inherit(self, previous: Adaptive) -> None:
+        super().inherit(previous)
+        self._usual, self._heard_at = previous._usual, previous._heard_at
+
     def use(self, targets: Iterable[Target], now: float) -> None:
         """Those that come to a list that was not empty start slowly."""
         known = {target.name for target in self.targets}

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from gateway.exchange import Request
 from gateway.upstream.target import Target
 
 
 class Balancer(ABC):
-    """Picks from the targets in `use`. Kept over a reload that does not change its options."""
+    """Picks from the targets in `use`. What it learns of one is in its TargetState, which outlives a reload."""
 
     wants_feedback: ClassVar[bool] = False
     """Whether `sent` and `answered` must be called for every attempt; the others are spared the cost."""
@@ -24,6 +24,10 @@ class Balancer(ABC):
 
     def __init__(self) -> None:
         self.targets: Sequence[Target] = ()
+
+    def inherit(self, previous: Self) -> None:
+        """Go on where one of the same kind and options is, before a reload; it goes on as well. `use` follows."""
+        self.targets = previous.targets
 
     def use(self, targets: Iterable[Target], now: float) -> None:
         """From now on these are available. Drained ones, of weight 0, are left out."""

@@ -28,6 +28,10 @@ class RoundRobin(Balancer):
         self._rng = rng
         self._turn: Callable[[], Target | None] = cycle([None]).__next__
 
+    def inherit(self, previous: RoundRobin) -> None:
+        super().inherit(previous)
+        self._turn = previous._turn
+
     def use(self, targets: Iterable[Target], now: float) -> None:
         """When the list changes, it goes on with whoever would have been next, or came soonest after it."""
         before, due = self.targets, self._turn()

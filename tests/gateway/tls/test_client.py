@@ -262,6 +262,9 @@ async def test_sessions_are_kept_for_so_many_targets_and_no_more(
 ) -> None:
     monkeypatch.setattr(client_module, "MOST_SESSIONS", 2)
     tls = ClientTls(UpstreamTlsOptions(ca=str(authority.path)), "u", clock=Clock(), metrics=Metrics(None))
+    background = Background()
+    await tls.start(background)
+    await background.stop()
     context, _ = tls.terms_of("a")
     for number in range(5):
         stream = tls.stream(asyncio.Protocol(), "a.example", f"10.0.0.{number}:443")
@@ -282,6 +285,7 @@ async def test_a_probe_of_a_target_verifies_it_as_calls_do(authority: Authority,
     reasons = []
     for ca in (authority, Authority(tmp_path, "other")):
         tls = ClientTls(UpstreamTlsOptions(ca=str(ca.path)), "u", clock=Clock(), metrics=metrics)
+        await tls.start(background)
         prober = Prober(
             "u",
             ProbeOptions(path="/health"),
@@ -293,6 +297,7 @@ async def test_a_probe_of_a_target_verifies_it_as_calls_do(authority: Authority,
             metrics=metrics,
         )
         reasons.append(await prober.ask(asked))
+    await background.stop()
     await fetch.close()
     server.close()
     await asyncio.sleep(0.02)
