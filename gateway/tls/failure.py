@@ -17,12 +17,14 @@ Reason: TypeAlias = Literal[
     "certificate_unknown",
     "certificate_invalid",
     "refused_by_peer",
+    "renegotiation",
     "closed",
     "unfinished",
     "other",
 ]
 """`certificate_unknown`: of an authority that is not trusted here; `certificate_invalid`: any other fault of the peer's
-certificate; `refused_by_peer`: it sent an alert; `closed`: it left; `unfinished`: we closed, as it took too long.
+certificate; `renegotiation`: it wanted a second handshake; `refused_by_peer`: it sent an alert; `closed`: it left;
+`unfinished`: we closed, as it took too long.
 """
 
 _BY_OPENSSL: Final[dict[str, Reason]] = {

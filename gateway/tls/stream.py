@@ -80,6 +80,9 @@ class TlsStream(Protocol, Transport):
             self._incoming.write(data[start : start + SLICE])
             if (self.secured or self._shake_hands()) and not self._open(pieces):
                 break
+        if self._wants_renegotiation():
+            self._fail(HandshakeFailed("renegotiation", "TLS: the peer wants a second handshake"))
+            return
         if pieces:
             self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         self._flush()  # OpenSSL may have something to answer
@@ -199,6 +202,10 @@ class TlsStream(Protocol, Transport):
             self._error = ConnectionAbortedError(in_words(error))
             return False
         return True
+
+    def _wants_renegotiation(self) -> bool:
+        """OpenSSL declines it, but only warns the peer, as often as it asks. Until TLS 1.3 nothing else is answered."""
+        return self._outgoing.pending > 0 and self.secured and self._error is None and self.ssl.version() != "TLSv1.3"
 
     def _say_goodbye(self) -> None:
         if not self._said_goodbye and self.secured:

@@ -239,3 +239,21 @@ def test_a_file_that_is_no_file_is_refused(certificates: Authority) -> None:
         os.truncate(huge.fileno(), 2**30)
     (line,) = refused(listener())
     assert line == "gateway.yaml:5: listeners[0].tls.key: is larger than 4MiB"
+
+
+def test_who_only_bills_needs_no_certificates(certificates: Authority) -> None:
+    Path("a.key").unlink()
+    config = loaded(listener())
+    assert config.listeners[0].tls is not None
+    assert config.warnings == []
+
+
+def test_the_example_fits_together(certificates: Authority) -> None:
+    example = (Path(__file__).parents[2] / "config" / "examples" / "tls.yaml").read_text()
+    for name in ("books", "papers", "gateway"):
+        certificates.issue(name, [f"{name}.example.com"])
+    for name in ("partners", "internal"):
+        Authority(Path("."), name)
+    config = loaded(example.replace("/etc/tallygate/", ""), serving=True)
+    assert config.warnings == []
+    assert [bool(listener.tls) for listener in config.listeners] == [False, True, True]

@@ -6,13 +6,14 @@ Certificates are replaced while requests are served, large bodies go both ways, 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.fixtures.certificates import Authority, server_context
+from tests.fixtures.certificates import EXPIRED, Authority, server_context
 from tests.journeys.line import Line, Load
 from tests.journeys.node import Node, until
 from tests.journeys.system import free_port
@@ -158,6 +159,44 @@ async def test_an_edge_does_not_start_with_a_key_of_another_certificate(
     assert status == 2
     assert "listeners[1].tls.key: does not belong to the first certificate of the chain" in said
     assert said.startswith("gateway.yaml:")
+
+
+async def test_a_reload_with_a_bad_certificate_is_refused_whole_and_a_good_one_is_taken(
+    node: Node, authority: Authority, secure_upstream: Upstream
+) -> None:
+    port = securely(node, authority, secure_upstream.port)
+    node.config["processes"] = 2
+    await node.start(worker=False)
+    living = await Line.open(port, tls=authority.client())
+    before = living.certificate
+    options = node.config["listeners"][1]["tls"]
+    good = authority.issue("next", ["localhost"])
+    async with Load(port, clients=4, tls=authority.client()) as load:
+        await load.answered(20)
+        for bad, fault in (
+            (authority.issue("old", ["localhost"], EXPIRED).options, "certificate: it expired on "),
+            ({**good.options, "key": options["key"]}, "key: does not belong to the first certificate of the chain"),
+        ):
+            node.config["listeners"][1]["tls"] = bad
+            node.config["routes"].append({"name": "extra", "match": {"path": "/extra"}, "upstream": "behind"})
+            status, said = await node.reload()
+            assert status == 422
+            (line,) = said["errors"]
+            assert re.match(r"gateway\.yaml:\d+: listeners\[1\]\.tls\." + re.escape(fault), line)
+            assert node.config["routes"].pop()["name"] == "extra"
+        assert "extra" not in (await node.admin("/routes")).body.decode()
+        node.config["listeners"][1]["tls"] = good.options
+        status, said = await node.reload()
+        assert status == 200, said
+        assert len(said["changes"]) == 2
+        await load.answered(50)
+    assert (load.failures, load.refused) == ([], 0)
+    for _ in range(8):
+        line_ = await Line.open(port, tls=authority.client())
+        assert line_.certificate == good.serial != before
+        line_.leave()
+    assert (await living.ask("/quick")).status == 200
+    living.leave()
 
 
 class Bulk:

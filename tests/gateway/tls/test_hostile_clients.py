@@ -171,6 +171,8 @@ async def test_no_client_can_renegotiate(authority: Authority) -> None:
             await program.wait()
         assert b"RENEGOTIATING" in said
         assert b"no renegotiation" in said
+        assert failures(edge) == {"renegotiation": 1}
+        assert await eventually(lambda: edge.listener.empty)
         assert edge.target.heard == []
 
 
