@@ -146,8 +146,7 @@ def _guards_of_listener(listener: ListenerOptions) -> Part:
 
 
 def _guards_of_upstream(upstream: UpstreamOptions) -> Part:
-    secure = any(target.secure for target in upstream.targets)
-    verified = secure and (upstream.tls is None or upstream.tls.verify)
+    verified = upstream.secure and (upstream.tls is None or upstream.tls.verify)
     return {f"{GUARDED_BY}verification of targets": "on"} if verified else {}
 
 

@@ -1,4 +1,4 @@
-"""Stream: TLS on one connection, between its socket's transport and its protocol (README, decision 12).
+"""Stream: TLS on one connection, between its socket's transport and its protocol (README, decision 17).
 
 Bytes are sealed and opened in memory, in the call that brings them, and nothing is kept back: what the socket's
 transport does for flow control, deadlines and endings it does here too. So a protocol need not know what it runs on.

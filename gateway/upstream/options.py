@@ -86,6 +86,11 @@ class UpstreamOptions(Options):
         check_targets(value)
         return value
 
+    @property
+    def secure(self) -> bool:
+        """Whether any target speaks TLS."""
+        return any(target.secure for target in self.targets)
+
     @field_validator("tls")
     @classmethod
     def _a_target_speaks_tls(cls, value: UpstreamTlsOptions | None, info: ValidationInfo) -> UpstreamTlsOptions | None:

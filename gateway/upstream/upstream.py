@@ -66,7 +66,7 @@ class Upstream:
         self.forwarding = forwarding
         self._background = background
         self._tls: ClientTls | None = None
-        if any(target.secure for target in options.targets):
+        if options.secure:
             self._tls = ClientTls(options.tls or UpstreamTlsOptions(), name, clock=Clock(), metrics=metrics)
         self._metrics = metrics
         self._memory = memory

@@ -169,8 +169,14 @@ async def test_a_target_that_does_not_believe_us_is_a_bad_gateway(
 
     def refuse(listening: socket.socket) -> None:
         """Of blocking sockets, because uvloop's servers leave out the alert that says why a handshake failed."""
-        with suppress(ssl.SSLError), listening.accept()[0] as sock:
-            context.wrap_socket(sock, server_side=True)
+        accepted, _ = listening.accept()
+        with context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False) as sock:
+            sock.settimeout(5)
+            with suppress(ssl.SSLError):
+                sock.do_handshake()
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(65536):  # a reset, for what is not read, could overtake the alert
+                pass
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         refusing = asyncio.get_running_loop().run_in_executor(None, refuse, listening)
