@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from gateway.billing.database import READER, Connection, Database, Row
 from gateway.clock import Clock
-from gateway.config import GatewayConfig
+from gateway.config.configuration import GatewayConfig
 from gateway.metering.directory import SegmentFile
 from gateway.metering.segment import FINAL, SegmentReader, decode_payload
 from gateway.metering.stream import GROUP, segment_name, stream_name

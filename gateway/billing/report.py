@@ -7,7 +7,7 @@ from datetime import date
 from typing import Literal, TypeAlias
 
 from gateway.billing.database import READER, Database, Row
-from gateway.config import GatewayConfig
+from gateway.config.configuration import GatewayConfig
 from gateway.stores.address import postgres_url
 
 By: TypeAlias = Literal["day", "route", "key"]

@@ -21,7 +21,7 @@ from gateway.billing.intake import Intake
 from gateway.billing.options import BillingOptions
 from gateway.billing.record import Delivered, columns, unpack
 from gateway.clock import Clock
-from gateway.config import GatewayConfig
+from gateway.config.configuration import GatewayConfig
 from gateway.metering.stream import GROUP, publish_counts, read_nodes, stream_name
 from gateway.metrics import Metrics
 from gateway.stores.address import postgres_url, redis_url

@@ -27,8 +27,8 @@ from gateway.tls.stream import TlsStream
 
 if TYPE_CHECKING:
     from gateway.background import Background
+    from gateway.downstream.secure_connection import SecureConnection
     from gateway.metrics import Metrics
-    from gateway.secure_connection import SecureConnection
 
 REPORT_SECONDS: Final = 60.0
 """How often failed handshakes are told to the log, all in one line."""

@@ -15,9 +15,9 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from gateway.control_pipe import Commit, Committed, ControlPipe, Drain, Failed, Prepare, Prepared, Ready, Refused
+from gateway.config.snapshot import read_snapshot
+from gateway.edge.control_pipe import Commit, Committed, ControlPipe, Drain, Failed, Prepare, Prepared, Ready, Refused
 from gateway.metrics import Metrics
-from gateway.snapshot import read_snapshot
 
 
 class Stub:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config import load
-from gateway.plugin_loader import load_plugin, load_shared, plugin_names
+from gateway.config.configuration import load
+from gateway.config.plugin_loader import load_plugin, load_shared, plugin_names
 from tests.house.tree import ROOT
 
 

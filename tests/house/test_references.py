@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from gateway import reference
+from gateway.config import reference
 from tests.house.pages import documents, metrics, problems
 from tests.house.tree import ROOT, product, text
 

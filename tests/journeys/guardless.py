@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 
-from gateway import cli
-from gateway.client_connection import ClientConnection
-from gateway.edge import Edge
+from gateway.cli import main as cli
+from gateway.downstream.client_connection import ClientConnection
+from gateway.edge.edge import Edge
 from gateway.metering.backlog import Backlog
 
 

@@ -20,7 +20,7 @@ from tests.journeys.node import Node, until
 from tests.journeys.upstream import Upstream
 
 FLUSH_SECONDS = 10.0
-"""What a node may take on top of `drain_timeout`, as gateway/processes.py has it."""
+"""What a node may take on top of `drain_timeout`, as gateway/node/processes.py has it."""
 
 
 async def test_under_load_nothing_that_was_accepted_is_lost(node: Node, upstream: Upstream):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.edge import Edge
-from gateway.runtime import BuildFailed, Lasting
+from gateway.edge.edge import Edge
+from gateway.edge.runtime import BuildFailed, Lasting
 from gateway.tls import renewal
 from tests.fixtures.certificates import EXPIRED, Authority
 from tests.fixtures.configuration import loaded

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.config_wording import findings
+from gateway.config.wording import findings
 from gateway.options import FROM_FILE, Options
 from gateway.upstream.balancing import BalancerOptions, make_balancer
 from gateway.upstream.balancing.adaptive import AdaptiveOptions

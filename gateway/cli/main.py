@@ -1,0 +1,265 @@
+"""The `tallygate` command: reads the command line, calls what does the work, turns the outcome into an exit code.
+
+0: done. 1: done, and the answer is no, or it could not be done. 2: the command line or the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Coroutine, Sequence
+from datetime import date
+from pathlib import Path
+from socket import socket
+from typing import Any, Final, TypeVar
+
+import uvloop
+
+from gateway import __version__, keys, log
+from gateway.background import Background
+from gateway.billing import report, worker
+from gateway.billing.database import DatabaseUnavailable
+from gateway.billing.migration import MigrationRefused, migrate
+from gateway.billing.reconcile import reconcile
+from gateway.cli.admin_client import AdminUnreachable
+from gateway.cli.config import add_commands, takes_config
+from gateway.clock import Clock
+from gateway.config import reference
+from gateway.config.configuration import ConfigError, GatewayConfig, load
+from gateway.edge import app
+from gateway.metering.directory import JournalUnusable
+from gateway.metrics import Metrics
+from gateway.node.processes import StartFailed, run_edge
+from gateway.node.up import run_up
+from gateway.stores.address import postgres_url
+from gateway.stores.store import StoreUnavailable
+from gateway.vitals import watch
+
+T = TypeVar("T")
+
+_CANNOT: Final = (
+    StartFailed,
+    StoreUnavailable,
+    DatabaseUnavailable,
+    MigrationRefused,
+    JournalUnusable,
+    AdminUnreachable,
+)
+"""What the outside world may have against a command; each says why in one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. Raises SystemExit for a command line that makes no sense."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except _CANNOT as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader has seen enough; keep the interpreter's last flush from saying so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="tallygate", description="The API gateway that bills.")
+    commands = parser.add_subparsers(metavar="command", required=True)
+    _add_services(commands)
+    _add_books(commands)
+
+    add_commands(commands)
+
+    new_keys = commands.add_parser("keys", help="API keys").add_subparsers(metavar="command", required=True)
+    new = new_keys.add_parser("new", help="make a key; prints it and its SHA-256, and keeps neither")
+    mode = new.add_mutually_exclusive_group()
+    mode.add_argument("--live", dest="mode", action="store_const", const="live", help="for production (the default)")
+    mode.add_argument("--test", dest="mode", action="store_const", const="test", help="for trying things out")
+    new.set_defaults(run=_new_key, mode="live")
+
+    options = commands.add_parser("reference", help="write the reference of all options and the editor's schema")
+    options.add_argument("--directory", type=Path, default=Path("config"), help="where they stand (default: config)")
+    options.add_argument("--check", action="store_true", help="write nothing; exit 1 if they are out of date")
+    options.set_defaults(run=_reference)
+
+    commands.add_parser("version", help="print the version").set_defaults(run=_version)
+    return parser
+
+
+def _add_services(commands: Any) -> None:
+    up = commands.add_parser("up", help="run everything on this machine: stores, workers and the gateway")
+    takes_config(up)
+    up.add_argument("--demo", action="store_true", help="and a demo upstream in place of the upstream `demo`")
+    up.add_argument("--forgetful", action="store_true", help="the embedded Valkey keeps nothing on disk")
+    up.set_defaults(run=_up)
+
+    edge = commands.add_parser("edge", help="run the gateway: a supervisor and its edge processes")
+    takes_config(edge)
+    edge.set_defaults(run=_edge)
+
+    process = commands.add_parser("edge-process", help="one process of the gateway; its supervisor starts it")
+    process.add_argument("--slot", required=True, help="its place among the edge processes")
+    process.add_argument("--generation", type=int, required=True, help="the number of its configuration")
+    process.add_argument("--control-fd", type=int, required=True, help="its end of the pipe to the supervisor")
+    process.add_argument("--snapshot-fd", type=int, required=True, help="its configuration, as the supervisor read it")
+    process.add_argument("--listen-fds", required=True, help="its listening sockets, in the order of `listeners`")
+    process.add_argument("--metrics", type=Path, help="the file it counts in; its supervisor shows what is there")
+    process.set_defaults(run=_edge_process)
+
+    work = commands.add_parser("worker", help="run a billing worker")
+    takes_config(work)
+    work.add_argument("--snapshot-fd", type=int, help="the configuration as its supervisor read it, in place of a file")
+    work.add_argument("--metrics", type=Path, help="the file it counts in; its supervisor shows what is there")
+    work.set_defaults(run=_worker)
+
+
+def _add_books(commands: Any) -> None:
+    schema = commands.add_parser("migrate", help="bring the schema of PostgreSQL up to date")
+    takes_config(schema)
+    schema.set_defaults(run=_migrate)
+
+    usage = commands.add_parser("usage", help="print what an organization has used")
+    takes_config(usage)
+    usage.add_argument("organization")
+    usage.add_argument("--by", choices=["day", "route", "key"], default="day", help="what a line stands for")
+    usage.add_argument("--from", dest="first", type=date.fromisoformat, help="the first UTC day, such as 2026-01-31")
+    usage.add_argument("--to", dest="last", type=date.fromisoformat, help="the last UTC day")
+    usage.set_defaults(run=_usage)
+
+    books = commands.add_parser("reconcile", help="compare journal, streams and books; exit 1 if there is a gap")
+    takes_config(books)
+    books.set_defaults(run=_reconcile)
+
+
+def _new_key(options: Namespace) -> int:
+    key = keys.new_key(options.mode)
+    print(f"key     {key}")
+    print(f"sha256  {keys.digest(key).hex()}")
+    print(
+        "The key is not kept anywhere: give it to its owner now. The SHA-256 goes under `consumers`.", file=sys.stderr
+    )
+    return 0
+
+
+def _reference(options: Namespace) -> int:
+    if options.check:
+        names = reference.outdated(options.directory)
+        for name in names:
+            print(f"{options.directory / name}: out of date, run `tallygate reference`", file=sys.stderr)
+        return 1 if names else 0
+    try:
+        reference.write(options.directory)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _version(_: Namespace) -> int:
+    print(f"tallygate {__version__}")
+    return 0
+
+
+def _up(options: Namespace) -> int:
+    config = load(options.config, os.environ, serving=True)
+    handler = log.configure()
+    work = run_up(
+        config, options.config, demo=options.demo, migrate=migrate, announce=_say, persistent=not options.forgetful
+    )
+    try:
+        _run(work)
+    finally:
+        handler.close()
+    return 0
+
+
+def _edge(options: Namespace) -> int:
+    config = load(options.config, os.environ, serving=True)
+    handler = log.configure()
+    try:
+        _run(run_edge(config, options.config))
+    finally:
+        handler.close()
+    return 0
+
+
+def _edge_process(options: Namespace) -> int:
+    config, fingerprint = app.composed(options.snapshot_fd)
+    handler = log.configure(process=f"edge-{options.slot}")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor hears them, and says what to do through the pipe
+    sockets = [socket(fileno=int(number)) for number in options.listen_fds.split(",")]
+    start = app.Start(options.generation, config, fingerprint, sockets, options.control_fd)
+    try:
+        return _run(app.run(start, metrics_path=options.metrics, log_to=sys.stdout.fileno()))
+    finally:
+        handler.close()
+
+
+def _worker(options: Namespace) -> int:
+    if options.snapshot_fd is not None:
+        config, _ = app.composed(options.snapshot_fd)
+    else:
+        config = load(options.config, os.environ)
+    handler = log.configure(process="worker")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        _run(_work(config, options.metrics))
+    finally:
+        handler.close()
+    return 0
+
+
+async def _work(config: GatewayConfig, cells: Path | None) -> None:
+    """A worker until SIGTERM or Ctrl-C; it finishes the batch in hand."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    metrics = Metrics(cells)
+    background = Background()
+    watch(background, metrics)
+    try:
+        await worker.run(config, metrics, stop)
+    finally:
+        await background.stop()
+
+
+def _migrate(options: Namespace) -> int:
+    names = _run(migrate(postgres_url(load(options.config, os.environ).stores)))
+    for name in names:
+        print(f"applied {name}")
+    if not names:
+        print("the schema is up to date")
+    return 0
+
+
+def _usage(options: Namespace) -> int:
+    config = load(options.config, os.environ)
+    for line in _run(report.usage(config, options.organization, options.by, options.first, options.last)):
+        print(line)
+    return 0
+
+
+def _reconcile(options: Namespace) -> int:
+    findings = _run(reconcile(load(options.config, os.environ), Clock()))
+    for line in findings.lines():
+        print(line)
+    return 1 if findings.gaps else 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)

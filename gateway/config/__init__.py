@@ -1,0 +1,1 @@
+"""Configuration: from YAML on disk to checked option classes, and the references made of them."""

@@ -1,0 +1,1 @@
+"""Towards the clients: from the first byte of a connection to the last byte of an answer."""

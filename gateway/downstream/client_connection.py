@@ -1,0 +1,300 @@
+"""Client connection: one client's bytes in and out; where requests begin and their deadlines are kept."""
+
+from __future__ import annotations
+
+import struct
+from asyncio import Future, Protocol, Transport
+from math import inf
+from socket import SO_LINGER, SOL_SOCKET
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.body import BodyUnwanted, ClientGone
+from gateway.downstream.pace import Inflow, Outflow
+from gateway.exchange import Exchange, Request
+from gateway.forwarding import client_head, interim_head
+from gateway.http1.request_reader import RequestReader
+from gateway.problem import Problem, RequestTimeout
+
+if TYPE_CHECKING:
+    from gateway.downstream.listener import Listener
+    from gateway.downstream.serving import Serving
+
+LINGER_SECONDS: Final = 2.0
+"""How long a connection that is closing is read on after its client has taken all."""
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class ClientConnection(Protocol):
+    """One client's connection: requests come in one after another, each answered before the next is read.
+
+    It is the Client of `delivery` and the Source of its requests' bodies. The listener lets it look at its deadlines.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._options = listener.options
+        self._loop = listener.loop
+        self._reader = RequestReader(self, self._options.max_head)
+        self._transport: Transport | None = None
+        self.serving: Serving | None = None
+        self._exchange: Exchange | None = None
+        self._drained: Future[None] | None = None
+        self._outflow: Outflow | None = None  # since it is watched whether the client takes anything
+        self._ending = False  # no request follows: what is unsent still goes out
+        self._lingering = False
+        self._held = False  # we do not read because the body's reader is slow
+        self._invited = True  # the client need not wait for 100 (Continue)
+        self._inflow: Inflow | None = None
+        self._deadline = 0.0  # of the head that is arriving
+        self._idle_until = 0.0  # 0 where a head is arriving
+        self.peer = ""
+        self.gone = False
+        self.keep_alive = True
+        self.blocked = False
+
+    # What the transport calls
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
+        if self._listener.admits(self):
+            self._await_head()
+        else:
+            self.gone = True
+            transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.gone = True
+        self._transport = None
+        if self._exchange is None:
+            self._listener.forget(self)
+        else:
+            self._exchange.request.body.fail(ClientGone())
+            if self.serving is not None and (self._exchange.on_disconnect == "cancel" or not self._reader.complete):
+                self.serving.cancel()
+        self.resume_writing()  # last: who is cancelled must not first hear that the client takes more
+
+    def eof_received(self) -> bool:
+        self._ending = True
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        try:
+            request = self._reader.feed(data)
+        except Problem as problem:
+            self._refuse(problem)
+            return
+        if request is not None:
+            self._begin(request)
+        elif self._reader.waiting:
+            if self._idle_until:
+                self._await_head()
+        elif self._reader.pending > self._options.max_head and self._transport is not None:
+            self._transport.pause_reading()  # it pipelines faster than it can be answered
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        self._outflow = None
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+        self._resume()
+
+    # The Client of delivery
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the socket, or to nobody if the client is gone."""
+        if self._transport is not None:
+            self._transport.write(data)
+            if self._outflow is not None:
+                self._outflow.unsent += len(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written."""
+        if self.blocked and not self.gone:
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    def cut(self) -> None:
+        """Break off in a way the client must notice: with a reset, so that no half response looks whole."""
+        self.keep_alive = False
+        if self._transport is not None:
+            self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+            self._transport.abort()
+
+    def done(self) -> None:
+        """The exchange is over: go on with the next one, or close."""
+        reader, transport = self._reader, self._transport
+        if not reader.complete and self._exchange is not None:
+            self.keep_alive = False
+            self._exchange.request.body.fail(BodyUnwanted())
+        self.serving = self._exchange = None
+        if transport is None:
+            self._listener.forget(self)
+        if transport is None or transport.is_closing():
+            return
+        if not self.keep_alive or not reader.reusable or self._listener.draining:
+            self._linger(transport) if reader.pending or not reader.complete else self._end(transport)
+            return
+        if reader.pending or self.blocked:
+            # In a turn of its own: answers that need no waiting would pile up on the stack.
+            self._idle_until = inf
+            self._loop.call_soon(self._resume)
+        else:
+            reader.waiting = True
+            self._idle_until = self._loop.time() + self._options.idle_timeout
+
+    # The Source of a request's body
+
+    def invite_body(self) -> None:
+        """Tell a client that waits for it to send its body (RFC 9110 §10.1.1)."""
+        if not self._invited:
+            self._inform(100, [])
+
+    def pause_body(self) -> None:
+        self._held = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_body(self) -> None:
+        self._held = False
+        self._mark_body()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def abandon_body(self) -> None:
+        """The rest of the request's body is of no interest: it is not read, and the connection ends with the answer."""
+        self.keep_alive = False
+
+    # Requests
+
+    def _begin(self, request: Request) -> None:
+        listener = self._listener
+        request.peer = request.client = self.peer
+        if listener.forwarding.trusts_some:
+            request.client = listener.forwarding.client_of(self.peer, request.headers)
+            request.scheme = listener.forwarding.scheme_of(self.peer, request.headers) or request.scheme
+        self.keep_alive = request.keep_alive
+        if not request.http10:
+            request.inform = self._inform
+        self._invited = not request.expects_continue
+        if not self._reader.complete:
+            self._mark_body()
+        exchange = self._exchange = Exchange(request, listener.clock)
+        serving = listener.begin(exchange, self)
+        if self._exchange is exchange:  # else it is over already
+            self.serving = serving
+
+    def _resume(self) -> None:
+        """Go on with what arrived meanwhile, unless the client has not taken yet what it asked for before."""
+        reader, transport = self._reader, self._transport
+        if self._exchange is not None or reader.waiting or self.blocked or self._ending:
+            return
+        if transport is None or transport.is_closing():
+            return
+        if not transport.is_reading():
+            transport.resume_reading()
+        if reader.pending:
+            self._await_head()
+        else:
+            self._idle_until = self._loop.time() + self._options.idle_timeout
+        try:
+            request = reader.resume()
+        except Problem as problem:
+            self._refuse(problem)
+            return
+        if request is not None:
+            self._begin(request)
+
+    def _inform(self, status: int, fields: list[tuple[str, str]]) -> None:
+        if self.gone or (status == 100 and self._invited):
+            return
+        if status == 100:
+            self._invited = True
+            self._mark_body()
+        self.write(interim_head(status, fields))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer what is no request; nothing that follows on this connection can be trusted."""
+        self._listener.count_refusal(problem)
+        document = problem.document()
+        head = client_head(problem.response(), len(document), b"Connection: close\r\n", self._listener.clock.http_date)
+        self.write(head + document)
+        if self._transport is not None:
+            self._linger(self._transport)
+
+    # Endings and deadlines
+
+    def close_if_idle(self) -> None:
+        """Close now if no request is under way; the process is about to stop."""
+        if self._exchange is None and self._transport is not None and not self._lingering:
+            self._end(self._transport)
+
+    def cancel(self) -> None:
+        """Stop at once: the deadline for draining has passed."""
+        if self.serving is not None:
+            self.serving.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def check(self, now: float) -> None:
+        """End the connection if its present phase lasted too long."""
+        if self.blocked or self._ending:
+            self._check_outflow(now)
+        elif self._exchange is None:
+            if now > (self._idle_until or self._deadline):
+                self._expire()
+        elif not self._reader.complete and not self._held:
+            self._check_body_rate(self._exchange, now)
+
+    def _check_outflow(self, now: float) -> None:
+        transport, outflow = self._transport, self._outflow
+        if transport is None:
+            return
+        if outflow is None:
+            outflow = self._outflow = Outflow(transport, now)
+        else:
+            outflow.look(now)
+        if outflow.unsent:
+            if now - outflow.fell_at > self._options.send_timeout:
+                self.cut()
+        elif self._lingering and now - outflow.fell_at > LINGER_SECONDS:
+            transport.abort()
+
+    def _expire(self) -> None:
+        if self._reader.pending:
+            self._refuse(RequestTimeout())
+        elif self._transport is not None:
+            self._end(self._transport)
+
+    def _check_body_rate(self, exchange: Exchange, now: float) -> None:
+        if self._inflow is None or (not self._invited and not exchange.bytes_in):
+            return  # it waits to be invited, as it may
+        if self._inflow.too_slow(exchange.bytes_in, now, self._options.minimum_body_rate):
+            exchange.request.body.fail(RequestTimeout("The request's body arrived too slowly."))
+
+    def _mark_body(self) -> None:
+        self._inflow = Inflow(self._exchange.bytes_in if self._exchange is not None else 0, self._loop.time())
+
+    def _await_head(self) -> None:
+        """From now on the next head has its time."""
+        self._idle_until = 0.0
+        self._deadline = self._loop.time() + self._options.head_timeout
+
+    def _end(self, transport: Transport) -> None:
+        self._ending = True
+        transport.close()
+
+    def _linger(self, transport: Transport) -> None:
+        """Close for writing, and read on for a moment: a reset for unread bytes could destroy the answer on its way."""
+        self._ending = self._lingering = True
+        if transport.can_write_eof():
+            transport.write_eof()
+        if not transport.is_reading():
+            transport.resume_reading()

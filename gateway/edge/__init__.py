@@ -1,0 +1,1 @@
+"""An edge process, put together from a configuration, and again at a reload."""

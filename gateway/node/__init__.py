@@ -1,0 +1,1 @@
+"""A node: its supervisor, its processes, its admin listener, and reloads over all of them."""

@@ -1,0 +1,166 @@
+"""Up: real stores, a demo and everything else come with one command and go with one Ctrl-C; the edge is a stand-in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+STUB = (sys.executable, "-m", "tests.gateway.edge_stub")
+
+_UP = """
+import asyncio, sys
+from pathlib import Path
+import asyncpg, uvloop
+from gateway.config.configuration import load
+from gateway.node.processes import StartFailed
+from gateway.node.up import run_up
+async def migrate(url):
+    connection = await asyncpg.connect(url)
+    print("migrated PostgreSQL", connection.get_server_version().major, flush=True)
+    await connection.close()
+path = Path(sys.argv[1])
+work = run_up(
+    load(path, {}), path, demo=sys.argv[2] == "demo", migrate=migrate, program=sys.argv[3:],
+    announce=lambda text: print(text, "\\nEND", flush=True),
+)
+try:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+except StartFailed as failure:
+    sys.exit(str(failure))
+"""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One that PostgreSQL's account may pass through, unlike pytest's."""
+    path = Path(tempfile.mkdtemp(prefix="tallygate-up-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def configuration(directory: Path, upstream: str = "demo") -> Path:
+    path = directory / "gateway.yaml"
+    path.write_text(
+        textwrap.dedent(f"""
+            listeners: [{{bind: "127.0.0.1:0"}}]
+            admin: {{bind: "127.0.0.1:0"}}
+            processes: 2
+            stores: {{directory: {directory / "var"}}}
+            upstreams: {{{upstream}: {{targets: ["http://127.0.0.1:{free_port()}"]}}}}
+            routes: [{{name: all, upstream: {upstream}, match: {{path: /*}}}}]
+            usage: {{journal: {{directory: {directory / "journal"}, segment: 64KiB}}}}
+            billing: {{workers: 2}}
+            consumers:
+              - name: demo
+                organization: acme
+                keys: [{{id: demo, sha256: 9c2fe6c606121ba1d4f45cdea9e4a40d35fc53fcc3564da49ec997b8c1faf15d}}]
+            """)
+    )
+    return path
+
+
+def start(path: Path, demo: str = "demo") -> tuple[subprocess.Popen[str], list[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _UP, str(path), demo, *STUB], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        if line.startswith("END"):
+            break
+        lines.append(line.rstrip())
+    return process, lines
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    process.wait(30)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    process.stdout.close()
+    process.stderr.close()
+    return errors
+
+
+def gone(processes: list[psutil.Process], seconds: float = 15.0) -> bool:
+    give_up = time.monotonic() + seconds
+    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_everything_comes_up_and_goes_down(directory: Path) -> None:
+    path = configuration(directory)
+    process, lines = start(path)
+    text = "\n".join(lines)
+    assert "migrated PostgreSQL 18" in text
+    assert "Tallygate is up: 2 edge and 2 billing processes." in text
+    assert "curl -H 'x-api-key: tg_test_" in text
+    family = psutil.Process(process.pid).children(recursive=True)
+    names = [" ".join(child.cmdline()) for child in family]
+    for part in ("valkey-server", "bin/postgres", "demo --host", "worker --snapshot-fd", "edge-process"):
+        assert any(part in name for name in names), part
+    process.send_signal(signal.SIGINT)
+    assert end(process) == ""
+    assert process.returncode == 0
+    assert gone(family, 1.0)
+
+    before = time.monotonic()
+    process, _ = start(path)
+    assert time.monotonic() - before < 5
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    end(process)
+    assert gone(family)
+
+    process, _ = start(path)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    end(process)
+
+
+def test_a_signal_while_it_starts(directory: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _UP, str(configuration(directory)), "demo", *STUB],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    give_up = time.monotonic() + 20
+    while not (directory / "var" / "valkey" / "lock").exists():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    time.sleep(0.2)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    end(process)
+    assert process.returncode == 0
+    assert gone(family)
+
+
+def test_a_demo_needs_an_upstream_for_it(directory: Path) -> None:
+    process, _ = start(configuration(directory, upstream="other"))
+    assert "no upstream `demo`" in end(process)
+    assert process.returncode == 1
+    assert not os.path.exists(directory / "var")
