@@ -10,11 +10,10 @@ import msgspec
 from aiohttp import web
 from pydantic import field_validator
 
-from gateway.config.source import ConfigError
 from gateway.downstream.listener import parse_bind
 from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.options import Options
-from gateway.problem import ConfigurationRefused, MethodNotAllowed, NoRoute, OriginRefused, Problem
+from gateway.problem import MethodNotAllowed, NoRoute, OriginRefused, Problem
 
 if TYPE_CHECKING:
     from gateway.config.configuration import GatewayConfig
@@ -52,7 +51,7 @@ class Node(Protocol):
         """The configuration that is served."""
 
     async def reload(self) -> list[str]:
-        """Take the configuration as it stands in its files; what has changed. Raises ConfigError."""
+        """Take the configuration as it stands in its files; what has changed. Raises ConfigurationRefused."""
 
 
 class Admin:
@@ -111,10 +110,7 @@ class Admin:
         if "origin" in request.headers:
             # A page in the operator's browser can send a POST anywhere; programs that are meant to do not say this.
             raise OriginRefused
-        try:
-            return _json(200, {"changes": await self._node.reload()})
-        except ConfigError as error:
-            raise ConfigurationRefused(errors=error.errors) from error
+        return _json(200, {"changes": await self._node.reload()})
 
 
 def describe_routes(config: GatewayConfig) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
+from gateway.exchange import Exchange, Note
+
 Coding: TypeAlias = Literal["gzip", "br", "zstd"]
 
 _LIBRARIES: Final[Mapping[str, str]] = {
@@ -24,6 +26,9 @@ _BROTLI: Final = {"quality": 4, "lgwin": 18}
 _ZSTD: Final = {"compression_level": 3, "window_log": 17, "hash_log": 14, "chain_log": 14}
 _ZSTD_LARGEST_WINDOW: Final = 23
 """8 MiB, the largest window that a content coding may ask of its reader (RFC 9659 §3)."""
+
+ACCEPTED: Final = Note[str]()
+"""What the client accepts, where the upstream is asked for something else."""
 
 
 class CodingUnavailable(ImportError):
@@ -46,6 +51,18 @@ def encoder(coding: Coding) -> Callable[[], Encoder]:
         return lambda: _Brotli(library)
     options = {getattr(library.CompressionParameter, name): value for name, value in _ZSTD.items()}
     return lambda: _Zstd(library, options)
+
+
+def accepted(exchange: Exchange) -> str:
+    """The Accept-Encoding of the client, whatever the upstream is asked for."""
+    asked = exchange.get(ACCEPTED)
+    return asked if asked is not None else ",".join(exchange.request.headers.getall("accept-encoding"))
+
+
+def ask_upstream_for(exchange: Exchange, coding: str) -> None:
+    """Has the upstream answer in this coding; what we encode ourselves still goes by what the client accepts."""
+    exchange[ACCEPTED] = accepted(exchange)
+    exchange.request.headers["Accept-Encoding"] = coding
 
 
 def decoded(coding: str, data: bytes, limit: int) -> bytes | None:

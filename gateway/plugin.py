@@ -68,7 +68,10 @@ class Plugin(Generic[C]):
         """
 
     def on_request(self, exchange: Exchange) -> Answer:
-        """The head has arrived. Return a response to answer now, raise a Problem to refuse. May be async."""
+        """The head has arrived. Return a response to answer now, raise a Problem to refuse.
+
+        May be async; one that seldom waits is better a plain one that returns a coroutine when it does.
+        """
 
     def on_response(self, exchange: Exchange, response: Response) -> Answer:
         """A response exists and nothing is sent yet: headers may change, or another response takes its place.

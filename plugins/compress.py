@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from gateway.body import Body
-from gateway.coding import Coding, CodingUnavailable, Encoder, encoder
+from gateway.coding import Coding, CodingUnavailable, Encoder, accepted, encoder
 from gateway.exchange import Exchange, Note, Response
 from gateway.headers import Headers, vary
 from gateway.options import Size
@@ -93,9 +93,9 @@ class Compress(Plugin[Config]):
             return
         if not headers.once(self._prepare_it) or _forbids(request.headers):
             return
-        accepted = ",".join(request.headers.getall("accept-encoding"))
-        choose = self._remembered_choice if len(accepted) <= LONGEST_REMEMBERED else self._choice
-        coding, smallest = choose(accepted)
+        wanted = accepted(exchange)
+        choose = self._remembered_choice if len(wanted) <= LONGEST_REMEMBERED else self._choice
+        coding, smallest = choose(wanted)
         if coding is None or _size(response, request.method) < smallest:
             return
         if request.method != "HEAD":

@@ -10,11 +10,11 @@ from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.body import BodyUnwanted, ClientGone
-from gateway.downstream.pace import Outflow
 from gateway.downstream.upload import Upload
 from gateway.exchange import Exchange, Request
 from gateway.forwarding import client_head, interim_head
 from gateway.http1.request_reader import RequestReader
+from gateway.pace import Outflow
 from gateway.problem import Problem, RequestTimeout
 
 if TYPE_CHECKING:

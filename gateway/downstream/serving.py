@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from gateway.body import Body
-from gateway.chain import as_problem
+from gateway.chain import Entering, as_problem
 from gateway.clock import uuid_text
 from gateway.downstream.drive import Drive
 from gateway.downstream.streaming import Streaming
@@ -80,18 +80,17 @@ class Serving:
         """Walk in. What never has to wait may be over when this returns."""
         exchange, route = self._exchange, self._route
         chain = route.chain
-        if chain.waits:
-            # Not through Background: the connection holds the only reference that is needed, and cancels it.
-            self._work = self.delivery.loop.create_task(self._walk())
-            return
         try:
-            response = chain.enter(exchange)
+            answer = chain.enter(exchange)
         except Exception as error:  # noqa: BLE001 - the border: what is no Problem becomes one, and is logged
-            response = self._problem(error)
-        if response is not None:
-            self._respond(response)
-        else:
+            answer = self._problem(error)
+        if answer is None:
             self._call = route.forward(exchange, self)
+        elif isinstance(answer, Response):
+            self._respond(answer)
+        else:
+            # Not through Background: the connection holds the only reference that is needed, and cancels it.
+            self._work = self.delivery.loop.create_task(self._walk(answer))
 
     def cancel(self) -> None:
         """The client left, or the process stops."""
@@ -120,11 +119,11 @@ class Serving:
     def _problem(self, error: Exception) -> Response:
         return as_problem(error, self._exchange).response(uuid_text(self._exchange.id))
 
-    async def _walk(self) -> None:
+    async def _walk(self, entering: Entering) -> None:
         """In and out again through a chain that waits."""
         exchange = self._exchange
         try:
-            response = await self._route.chain.respond(exchange, self._forward)
+            response = await self._route.chain.respond(exchange, self._forward, entering)
             sending = self._send(response)
             if sending is not None:
                 await sending

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.downstream.pace import Inflow
+from gateway.pace import Inflow
 from gateway.problem import RequestTimeout
 
 if TYPE_CHECKING:

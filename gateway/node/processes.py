@@ -31,6 +31,7 @@ from gateway.node.reload import Reloader
 from gateway.node.run_directory import RunDirectory
 from gateway.node.sockets import CannotListen, cannot_listen, written
 from gateway.node.store_health import StoreHealth
+from gateway.problem import ConfigurationRefused
 from gateway.stores.address import postgres_url, redis_url
 from gateway.stores.redis import Redis
 from gateway.stores.store import StoreUnavailable
@@ -63,7 +64,7 @@ class Supervisor:
         else's children whose metrics are shown.
         """
         self._first = config
-        self._read = lambda: load(path, environment)
+        self._read = lambda: load(path, environment, serving=True)
         self._run = run
         self._companions = companions
         self._program = program
@@ -120,11 +121,14 @@ class Supervisor:
     async def reload(self) -> list[str]:
         """Has all edge processes serve with what the configuration's file says now; what has changed, a line each.
 
-        Raises ConfigError, and then nothing has.
+        Raises ConfigurationRefused, and then nothing has.
         """
         if self._reloader is None or not self._started or self._draining:
-            raise ConfigError(["the gateway is starting or stopping"])
-        return await self._reloader.reload()
+            raise ConfigurationRefused(errors=["the gateway is starting or stopping"])
+        try:
+            return await self._reloader.reload()
+        except ConfigError as error:
+            raise ConfigurationRefused(errors=error.errors) from error
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether requests are served by all processes, and the state of the parts."""

@@ -214,7 +214,8 @@ class Connection(Protocol):
             if error is None and self._reader.eof():
                 self._end_call()
             else:
-                self._fail(Lost("the target closed the connection", unanswered=not self._reader.started))
+                why = f": {error}" if isinstance(error, ConnectionError) and str(error) else ""
+                self._fail(Lost(f"the target closed the connection{why}", unanswered=not self._reader.started))
         self._on_closed(self)
 
     # The Source of a response's body
@@ -266,8 +267,7 @@ class Connection(Protocol):
             return  # the rest of the request is still welcome; `_send_body` settles
         self._call = None
         self.fresh = False
-        transport = self._transport
-        if transport is None:
+        if (transport := self._transport) is None:
             return
         if self._reader.reusable and not self._closing:
             self.idle_since = self._time()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.body import Body
 from gateway.clock import uuid_text
-from gateway.downstream.pace import Outflow
+from gateway.pace import Outflow
 from gateway.websocket.frames import FrameReader
 from gateway.websocket.payload import GOING_AWAY, close_frame
 

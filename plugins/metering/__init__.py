@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from pydantic import Field, field_validator
 
+from gateway.coding import ask_upstream_for
 from gateway.exchange import Exchange, Note, Response
 from gateway.header_options import FieldName
-from gateway.headers import Headers
 from gateway.metering.event import VERSION, Outcome, UsageEvent
 from gateway.options import Options, Size, Statuses, parse_statuses
 from gateway.plugin import Plugin, PluginConfig
@@ -90,10 +90,10 @@ class _Tally:
 TALLY: Final = Note[_Tally]()
 
 
-def _ask_for_what_can_be_read(headers: Headers) -> None:
+def _ask_for_what_can_be_read(exchange: Exchange) -> None:
     """A client must not choose what it pays by choosing a coding we do not read, or a part without the number."""
-    gzip = _GZIP.search(headers.get("accept-encoding") or "") is not None
-    headers["Accept-Encoding"] = "gzip" if gzip else "identity"
+    headers = exchange.request.headers
+    ask_upstream_for(exchange, "gzip" if _GZIP.search(headers.get("accept-encoding") or "") else "identity")
     for name in ("range", "if-range"):
         del headers[name]
 
@@ -137,7 +137,7 @@ class Metering(Plugin[Config]):
             return  # nobody to bill
         self._journal.reserve()
         if self._from_json:
-            _ask_for_what_can_be_read(exchange.request.headers)
+            _ask_for_what_can_be_read(exchange)
         tally = exchange[TALLY] = _Tally()
         if self._told_by_answer:
             self._start(exchange, tally)

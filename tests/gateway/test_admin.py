@@ -11,9 +11,10 @@ import aiohttp
 import pytest
 
 from gateway.admin import Admin, AdminOptions, describe_routes
-from gateway.config.configuration import ConfigError, load
+from gateway.config.configuration import load
 from gateway.exposition import Exposition, Source
 from gateway.metrics import Metrics
+from gateway.problem import ConfigurationRefused
 
 ROUTES = [{"name": "books", "match": {"path": "/books/*"}, "plugins": ["key_auth"], "upstream": {"name": "books"}}]
 
@@ -39,7 +40,7 @@ class Operated:
 
     async def reload(self) -> list[str]:
         if self.errors:
-            raise ConfigError(self.errors)
+            raise ConfigurationRefused(errors=self.errors)
         self.reloads += 1
         return ["  route books: added"]
 

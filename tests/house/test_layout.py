@@ -75,8 +75,8 @@ def test_names_say_something():
     def words(name: str) -> set[str]:
         return set(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower().split("_"))
 
-    # asyncio names these two; whoever speaks its protocol has no choice.
-    given = {"data_received", "datagram_received"}
+    # asyncio names these; whoever speaks its protocol has no choice.
+    given = {"data_received", "datagram_received", "get_extra_info"}
     found = [
         f"{path}: {name}"
         for path in product()
@@ -99,7 +99,19 @@ def test_no_path_of_a_machine_is_committed():
 @pytest.mark.parametrize("path", python("plugins"), ids=str)
 def test_a_plugin_imports_what_a_plugin_may(path):
     """The contract and its words, or its own folder; never another plugin, never the machinery."""
-    allowed = {"plugin", "services", "exchange", "problem", "headers", "body", "options", "consumers", "keys", "log"}
+    allowed = {
+        "plugin",
+        "services",
+        "exchange",
+        "problem",
+        "headers",
+        "body",
+        "options",
+        "authentication",
+        "consumers",
+        "keys",
+        "log",
+    }
     allowed |= {"clock", "metrics", "background", "stores", "metering", "route", "spans"}
     allowed |= {"coding", "header_options", "networks", "path", "template"}
     imported = {

@@ -15,7 +15,8 @@ import pytest
 
 from tests.house.tree import ROOT, files, text
 
-FOLDERS = ["bin", "benchmarks", "config", "demo", "gateway", "gateway/billing", "gateway/metering", "plugins", "tests"]
+FOLDERS = ["bin", "benchmarks", "config", "demo", "gateway/billing", "gateway/metering", "plugins", "tests"]
+MAPPED = ["gateway", *(f"gateway/{package}" for package in ("cli", "node", "edge", "config", "downstream"))]
 RUNNABLE = re.compile(r"^<!-- runs -->\n+```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -28,7 +29,7 @@ def runnable() -> list[tuple[Path, str]]:
     return [(path, block) for path in markdown() for block in RUNNABLE.findall(text(path))]
 
 
-@pytest.mark.parametrize("folder", [".", *FOLDERS])
+@pytest.mark.parametrize("folder", [".", *FOLDERS, *MAPPED])
 def test_a_folder_explains_itself(folder):
     assert (ROOT / folder / "README.md").is_file()
 
@@ -65,9 +66,11 @@ def test_code_blocks_run(path, block):
     assert done.returncode == 0, f"{path}:\n{block}\n{done.stdout}{done.stderr}"
 
 
-def test_the_map_of_the_gateway_is_whole():
-    """gateway/README.md names every file and folder of the package, and none that is gone."""
-    here = {path.parts[1] + ("/" if len(path.parts) > 2 else "") for path in files() if path.parts[0] == "gateway"}
-    named = set(re.findall(r"`(\w+\.py|\w+/)`|\[(\w+/)\]", text(Path("gateway/README.md"))))
-    named = {"".join(pair) for pair in named}
-    assert named - {"stores/redis.py"} == here - {"README.md", "__init__.py", "py.typed"}
+@pytest.mark.parametrize("folder", MAPPED)
+def test_the_map_of_a_package_is_whole(folder):
+    """It names every file and folder of the package, and none that is gone."""
+    inside = [path.relative_to(folder).parts for path in files() if path.is_relative_to(folder)]
+    here = {parts[0] + ("/" if len(parts) > 1 else "") for parts in inside}
+    table = "".join(line for line in text(Path(folder, "README.md")).splitlines(keepends=True) if line.startswith("|"))
+    named = {"".join(pair) for pair in re.findall(r"`(\w+\.py|\w+/)`|\[(\w+/)\]", table)}
+    assert named == here - {"README.md", "__init__.py", "py.typed"}

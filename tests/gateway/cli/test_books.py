@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import main
+from gateway.cli.main import main
 from tests.fixtures.configuration import HEAD, ROUTES
 from tests.fixtures.postgres import empty_database, postgres_server
 
 __all__ = ["empty_database", "postgres_server"]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOWHERE = "127.0.0.1:1"
 
 

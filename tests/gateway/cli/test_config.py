@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import main
+from gateway.cli.main import main
 from gateway.config.configuration import load
 from gateway.config.description import describe
 

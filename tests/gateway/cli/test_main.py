@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from gateway import __version__
-from gateway.cli import main
+from gateway.cli.main import main
 from gateway.keys import digest, looks_valid
 from tests.fixtures.plugin_folder import STAMP, Write
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 GOOD = """\
 listeners: [{bind: "127.0.0.1:8080"}]

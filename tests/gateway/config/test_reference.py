@@ -13,7 +13,7 @@ from gateway.config import reference
 from gateway.config.configuration import GatewayConfig, load
 from tests.fixtures.plugin_folder import STAMP, Write
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_what_is_committed_is_up_to_date() -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.configuration import ConfigError, load
+from gateway.config.configuration import load
 from gateway.node import edge_process
 from gateway.node.processes import Supervisor
 from gateway.node.run_directory import RunDirectory
+from gateway.problem import ConfigurationRefused
 from tests.gateway.node.test_processes import STUB, until
 
 
@@ -78,9 +79,10 @@ class Node:
         return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(name))
 
     async def refusal(self) -> list[str]:
-        with pytest.raises(ConfigError) as refused:
+        with pytest.raises(ConfigurationRefused) as refused:
             await self.supervisor.reload()
-        return refused.value.errors
+        errors: list[str] = refused.value.members["errors"]
+        return errors
 
 
 @pytest.fixture
