@@ -48,14 +48,6 @@ class Waiter(Protocol):
 class Bulkhead:
     """The places of one upstream or one route. Every place that is taken is given back by one `leave`.
 
-    Where a place is free, which is the usual case, a request takes it by itself, at the cost of a comparison and a
-    subtraction:
-
-        if bulkhead.free:
-            bulkhead.free -= 1
-        else:
-            bulkhead.wait(waiter, now)
-
     `free` stays 0 while somebody waits, so nobody overtakes.
     """
 
@@ -92,12 +84,16 @@ class Bulkhead:
         """Requests that wait for one."""
         return len(self._waiters)
 
-    def wait(self, waiter: Waiter, now: float) -> None:
-        """Queue up; to be called only while no place is free. Raises Overloaded if the queue is full."""
+    def enter(self, waiter: Waiter, now: float) -> bool:
+        """Take a place, if one is free; else queue up for it. Raises Overloaded if the queue is full."""
+        if self.free:
+            self.free -= 1
+            return True
         if len(self._waiters) >= self._options.max_waiting:
             self._refused["full"].inc()
             raise _overloaded()
         self._waiters[waiter] = now + self._options.wait_timeout
+        return False
 
     def give_up(self, waiter: Waiter) -> bool:
         """A waiter waits no longer. False if it does not wait: then it has a place, and must leave."""
