@@ -12,6 +12,7 @@ from gateway.headers import Headers
 
 if TYPE_CHECKING:
     from gateway.clock import Clock
+    from gateway.tls.certificate import ClientCertificate
 
 T = TypeVar("T")
 Outcome: TypeAlias = Literal["ok", "upstream_error", "client_gone"]
@@ -32,6 +33,8 @@ class Request:
     scheme = "http"
     hop_scheme = "http"
     """How the peer reached us; `scheme` is how the client began, where a trusted proxy says so."""
+    certificate: ClientCertificate | None = None
+    """What the peer has proved to be in the TLS handshake, if it was asked and had a certificate to show."""
     peer = ""
     client = ""
     identity = b""

@@ -207,7 +207,8 @@ class Connection(Protocol):
             if error is None and self._reader.eof():
                 self._end_call()
             else:
-                self._fail(Lost("the target closed the connection", unanswered=not self._reader.started))
+                why = f": {error}" if isinstance(error, ConnectionError) and str(error) else ""
+                self._fail(Lost(f"the target closed the connection{why}", unanswered=not self._reader.started))
         self._on_closed(self)
 
     # The Source of a response's body
