@@ -19,6 +19,7 @@ from gateway.upstream.fallback import FallbackOptions
 from gateway.upstream.mirror import MirrorOptions
 from gateway.upstream.request_key import RequestKeyOptions
 from gateway.upstream.split import SplitOptions, check_split
+from gateway.websocket.handshake import WebSocketOptions, ask
 
 if TYPE_CHECKING:
     from gateway.upstream.call import Caller, Underway
@@ -79,6 +80,8 @@ class RouteOptions(Options):
     """When the client leaves early: `cancel` the upstream call, or `drain` it to the end so that its usage is known."""
     max_body: Size = 4 * 2**30
     """Largest request body; a larger one is answered 413."""
+    websocket: WebSocketOptions | None = None
+    """Lets requests become WebSockets; `{}` for the usual limits. Without it the upstream is never asked for one."""
 
     @field_validator("split")
     @classmethod
@@ -122,6 +125,7 @@ class Route:
         self.sheddable = options.sheddable
         self.max_body = options.max_body
         self.on_disconnect = options.on_disconnect
+        self.websocket = options.websocket
         self.place = 0
         self.parameter_names: list[str] = []
         self._clock = clock
@@ -146,6 +150,11 @@ class Route:
             caller.answered(self._last_hop(request.method))
             return None
         refusal = request.body.error
+        if request.upgrade and self.websocket is not None:
+            try:
+                ask(request, self.websocket)
+            except Problem as problem:
+                refusal = problem
         if refusal is not None:
             caller.failed(refusal)
             return None

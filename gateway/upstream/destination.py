@@ -126,7 +126,8 @@ class Dispatch:
     def _start(self) -> None:
         destination, exchange = self._destination, self._exchange
         fallback, mirror, body = destination.fallback, destination.mirror, exchange.request.body
-        self._mirrored = mirror is not None and mirror.chooses()
+        may_be_mirrored = exchange.request.handshake is None  # a WebSocket is one conversation
+        self._mirrored = mirror is not None and may_be_mirrored and mirror.chooses()
         if body.length != 0 and (self._mirrored or (fallback is not None and fallback.upstream is not None)):
             self._kept = destination.kept(body)
         exchange.upstream_sent_at = exchange.clock.monotonic()
