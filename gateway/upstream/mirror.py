@@ -112,6 +112,6 @@ def _again(request: Request, content: bytes) -> Request:
         mirrored.body.feed(content)
         mirrored.body.finish()
     mirrored.scheme, mirrored.hop_scheme, mirrored.host = request.scheme, request.hop_scheme, request.host
-    mirrored.peer, mirrored.client = request.peer, request.client
+    mirrored.peer, mirrored.client, mirrored.http10 = request.peer, request.client, request.http10
     mirrored.identity = request.identity + MIRRORED
     return mirrored

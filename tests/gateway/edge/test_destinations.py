@@ -127,6 +127,18 @@ async def test_what_is_too_large_to_keep_is_not_mirrored(before: Before) -> None
         assert gateway.counted("tallygate_mirror_requests_total", "r", "left_out") == 1
 
 
+async def test_a_conversation_is_not_mirrored(before: Before) -> None:
+    upgrade = (
+        b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b==\r\n\r\n"
+    )
+    copies = Target()
+    async with before(f"{MIRROR}, websocket: {{}}", two=copies) as gateway:
+        assert await gateway.status(ASK[:-2] + upgrade % (22 * b"A")) == 200
+        assert await gateway.status() == 200
+        assert await eventually(lambda: gateway.counted("tallygate_mirror_requests_total", "r", "mirrored") == 1)
+        assert b"websocket" not in copies.text.lower()
+
+
 # Fallback
 
 
