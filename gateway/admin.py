@@ -137,10 +137,13 @@ def _behind(config: GatewayConfig, route: RouteOptions) -> dict[str, Any]:
         behind: dict[str, Any] = {"upstream": described(route.upstream)}
     else:
         behind = {"split": [described(name) | {"weight": weight} for name, weight in route.shares.items()]}
-    for name in ("mirror", "fallback", "bulkhead"):
-        block: Options | None = getattr(route, name)
-        if block is not None:
-            behind[name] = block.model_dump(exclude_defaults=True, by_alias=True)
+    if route.fallback is not None:
+        reply, other = route.fallback.reply, route.fallback.upstream
+        behind["fallback"] = described(other) if other is not None else {"status": reply.status if reply else 200}
+    if route.mirror is not None:
+        behind["mirror"] = described(route.mirror.upstream) | {"share": route.mirror.share}
+    if route.bulkhead is not None:
+        behind["bulkhead"] = {"max_in_flight": route.bulkhead.max_in_flight}
     return behind
 
 

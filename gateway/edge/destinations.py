@@ -5,7 +5,6 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
-from typing import NamedTuple
 
 from gateway.background import Background
 from gateway.config.plugin_loader import PluginSpec
@@ -14,7 +13,7 @@ from gateway.metrics import Metrics
 from gateway.options import Options
 from gateway.route import RouteOptions
 from gateway.upstream.breaker import CircuitBreakerOptions
-from gateway.upstream.bulkhead import Bulkhead, BulkheadOptions
+from gateway.upstream.bulkhead import Bulkhead
 from gateway.upstream.circuits import Circuits
 from gateway.upstream.destination import Destination
 from gateway.upstream.fallback import Fallback
@@ -22,13 +21,6 @@ from gateway.upstream.mirror import Mirror
 from gateway.upstream.replay import ReplayMemory
 from gateway.upstream.split import Split
 from gateway.upstream.upstream import SWEEP_SECONDS, Upstream
-
-
-class _Room(NamedTuple):
-    """A route's bulkhead, and what it was made of."""
-
-    options: BulkheadOptions
-    bulkhead: Bulkhead
 
 
 class Destinations:
@@ -42,7 +34,7 @@ class Destinations:
         self._background = background
         self._metrics = metrics
         self._random = Random()  # noqa: S311 - spreads load, guards nothing
-        self._rooms: dict[str, _Room] = {}
+        self._bulkheads: dict[str, Bulkhead] = {}
         self._circuits: dict[tuple[str, str], Circuits] = {}  # by the names of route and upstream
 
     def make(
@@ -52,31 +44,35 @@ class Destinations:
         of_plugins: list[Options] = [spec.config for spec in specs]
         # A plugin whose options are those of circuits has no hooks; they are meant for the route's upstreams.
         circuit = next((block for block in of_plugins if isinstance(block, CircuitBreakerOptions)), None)
-        answering = list(options.shares)
-        if options.fallback is not None and options.fallback.upstream is not None:
-            answering.append(options.fallback.upstream)
+        answering, replay_buffer, fallback, mirror = list(options.shares), 0, options.fallback, options.mirror
+        if fallback is not None and fallback.upstream is not None:
+            answering.append(fallback.upstream)
+            replay_buffer = fallback.replay_buffer
+        if mirror is not None:
+            replay_buffer = max(replay_buffer, mirror.replay_buffer)
         upstreams = {name: self._upstream(name, options.name, circuit, previous) for name in answering}
-        if options.upstream is not None and not (options.fallback or options.mirror or options.bulkhead):
+        if options.upstream is not None and not (fallback or mirror or options.bulkhead):
             return upstreams[options.upstream]
-        keeping = [block for block in (options.fallback, options.mirror) if block is not None]
         return Destination(
             upstreams,
             self._picker(options),
-            fallback=Fallback(options.fallback, options.name, self._metrics) if options.fallback is not None else None,
+            fallback=Fallback(fallback, options.name, self._metrics) if fallback is not None else None,
             mirror=self._mirror(options),
             bulkhead=self._bulkhead(options, previous),
             memory=self._memory,
-            replay_buffer=max((block.replay_buffer for block in keeping), default=0),
+            replay_buffer=replay_buffer,
         )
 
     def start(self) -> None:
         """Begin to look after those who wait for a place."""
-        if self._rooms:
-            self._background.every(SWEEP_SECONDS, self._look, "bulkheads of routes")
+        if self._bulkheads:
+            self._background.every(SWEEP_SECONDS, self.look, "bulkheads of routes")
 
-    def stop(self) -> None:
-        """Nobody waits or is in flight any more, as far as these are concerned."""
-        self._look()
+    def look(self) -> None:
+        """Refuse those who have waited too long for a place, and say how many have one."""
+        now = get_running_loop().time()
+        for bulkhead in self._bulkheads.values():
+            bulkhead.look(now)
 
     def _picker(self, options: RouteOptions) -> Callable[[Request], str]:
         if options.split:
@@ -101,11 +97,11 @@ class Destinations:
     def _bulkhead(self, options: RouteOptions, previous: Destinations | None) -> Bulkhead | None:
         if options.bulkhead is None:
             return None
-        room = previous._rooms.get(options.name) if previous is not None else None
-        if room is None or room.options != options.bulkhead:
-            room = _Room(options.bulkhead, Bulkhead(options.bulkhead, "route", options.name, self._metrics))
-        self._rooms[options.name] = room
-        return room.bulkhead
+        bulkhead = previous._bulkheads.get(options.name) if previous is not None else None
+        if bulkhead is None or bulkhead.options != options.bulkhead:
+            bulkhead = Bulkhead(options.bulkhead, "route", options.name, self._metrics)
+        self._bulkheads[options.name] = bulkhead
+        return bulkhead
 
     def _upstream(
         self, name: str, route: str, circuit: CircuitBreakerOptions | None, previous: Destinations | None
@@ -118,8 +114,3 @@ class Destinations:
             circuits = Circuits(circuit, name, self._metrics, route=route)
         self._circuits[route, name] = circuits
         return upstream.behind(circuits)
-
-    def _look(self) -> None:
-        now = get_running_loop().time()
-        for room in self._rooms.values():
-            room.bulkhead.look(now)

@@ -141,7 +141,7 @@ class Runtime:
                 log.exception("%s did not stop well", placed)
         await self._spans.stop(_SPANS_SECONDS)
         await self._background.stop()
-        self._destinations.stop()
+        self._destinations.look()
         shared = {part for other in others() for part in other.parts}
         for part in self.parts:
             if part not in shared:

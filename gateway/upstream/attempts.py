@@ -51,9 +51,9 @@ class Attempts:
         "_caller",
         "_deadline",
         "_hedges",
-        "_kept",
         "_live",
         "_made",
+        "_own_body",
         "_placed",
         "_request",
         "_timer",
@@ -68,7 +68,7 @@ class Attempts:
         self._caller = caller
         self._began = self._deadline = 0.0
         self._body = upstream.replayable(body)
-        self._kept = self._body is not body
+        self._own_body = self._body is not body
         self._live: list[Attempt] = []
         self._tried: list[Target] = []
         self._made = 0
@@ -273,7 +273,7 @@ class Attempts:
             self._upstream.bulkhead.leave()
 
     def _release_body(self) -> None:
-        if self._kept and isinstance(self._body, ReplayableBody):
+        if self._own_body and isinstance(self._body, ReplayableBody):
             self._body.release()
 
     def _stop_timer(self) -> None:

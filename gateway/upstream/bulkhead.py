@@ -51,10 +51,10 @@ class Bulkhead:
     `free` stays 0 while somebody waits, so nobody overtakes.
     """
 
-    __slots__ = ("_admitting", "_in_flight", "_options", "_refused", "_returned", "_waiters", "_waiting", "free")
+    __slots__ = ("_admitting", "_in_flight", "_refused", "_returned", "_waiters", "_waiting", "free", "options")
 
     def __init__(self, options: BulkheadOptions, scope: Scope, name: str, metrics: Metrics) -> None:
-        self._options = options
+        self.options = options
         self.free = options.max_in_flight
         self._returned = 0  # places given back while others are being handed on
         self._admitting = False
@@ -77,7 +77,7 @@ class Bulkhead:
     @property
     def in_flight(self) -> int:
         """Requests that have a place."""
-        return self._options.max_in_flight - self.free - self._returned
+        return self.options.max_in_flight - self.free - self._returned
 
     @property
     def waiting(self) -> int:
@@ -89,10 +89,10 @@ class Bulkhead:
         if self.free:
             self.free -= 1
             return True
-        if len(self._waiters) >= self._options.max_waiting:
+        if len(self._waiters) >= self.options.max_waiting:
             self._refused["full"].inc()
             raise _overloaded()
-        self._waiters[waiter] = now + self._options.wait_timeout
+        self._waiters[waiter] = now + self.options.wait_timeout
         return False
 
     def give_up(self, waiter: Waiter) -> bool:

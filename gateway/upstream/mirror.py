@@ -74,7 +74,8 @@ class Mirror:
 
     def send(self, request: Request, body: bytes | None) -> None:
         """Send a request again that was chosen, with its whole body, or None for one that could not be kept."""
-        if body is None or self.in_flight >= self._options.max_in_flight:
+        options = self._options
+        if body is None or len(body) > options.replay_buffer or self.in_flight >= options.max_in_flight:
             self._left_out.inc()
             return
         self.in_flight += 1

@@ -142,8 +142,8 @@ def test_the_list_of_routes_shows_what_is_behind_each(here: Path) -> None:
         {"name": "books", "targets": ["http://127.0.0.1:1"], "weight": 95},
         {"name": "books-next", "targets": ["http://127.0.0.1:2"], "weight": 5},
     ]
-    assert described["mirror"] == {"upstream": "trial", "share": 0.1}
-    assert described["fallback"] == {"reply": {"json": {"a": 1}}}
+    assert described["mirror"] == {"name": "trial", "targets": ["http://127.0.0.1:3"], "share": 0.1}
+    assert described["fallback"] == {"status": 200}
     assert described["bulkhead"] == {"max_in_flight": 5}
     assert "upstream" not in described
 
