@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,10 @@ async def test_two_routes_with_equal_options_have_two_circuits(here: Path) -> No
 async def test_it_recovers(here: Path) -> None:
     async with gateway_before(here / "j", text(), u=Target([BUSY, BUSY, OK])) as gateway:
         await ask(gateway, "/shaky", "/shaky")
-        while await circuit(gateway, "/shaky") == "open":
-            pass
+        assert await circuit(gateway, "/shaky") == "open"
+        async with asyncio.timeout(5):
+            while await circuit(gateway, "/shaky") == "open":
+                pass
         assert await ask(gateway, "/shaky") == [200]
 
 
