@@ -8,24 +8,35 @@ takes its place.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from gateway.coding import ask_upstream_for
 from gateway.exchange import Exchange, Note, Response
 from gateway.header_options import FieldName
+from gateway.list_options import each_once
 from gateway.metering.event import VERSION, Outcome, UsageEvent
 from gateway.options import Options, Size, Statuses, parse_statuses
-from gateway.plugin import Plugin, PluginConfig
+from gateway.plugin import AUTHENTICATION, METERING, Plugin, PluginConfig
 from gateway.services import Services
 from plugins.metering.reading import JsonReading, whole_number
 
-MeterName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+PlainMeter: TypeAlias = Literal["requests", "bytes_in", "bytes_out"]
+"""A quantity that the gateway counts itself."""
 _GZIP: Final = re.compile(r"(?i)\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))")
 MOST_METERS: Final = 24
 """On one route: with names of any length the event fits into a record of the journal."""
+
+
+def _not_plain(name: str) -> str:
+    if name in get_args(PlainMeter):
+        raise ValueError(f"{name} is counted by the gateway itself (write `- {name}`, or give this meter another name)")
+    return name
+
+
+MeterName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$"), AfterValidator(_not_plain)]
 
 
 class HeaderMeter(Options):
@@ -54,26 +65,40 @@ class JsonMeter(Options):
     """Booked if the number is missing or the process dies before it is known."""
 
 
+_TOLD: Final = {"response_header": "HeaderMeter", "response_json": "JsonMeter"}
+
+
+def _says_from_where(meter: Any) -> Any:
+    if isinstance(meter, dict) and str(meter.get("from")) not in _TOLD:
+        raise ValueError("where does the quantity come from? (write `from: response_header` or `from: response_json`)")
+    return meter
+
+
+def _kind_of(meter: Any) -> str:
+    if isinstance(meter, dict):
+        return _TOLD[meter["from"]]
+    return type(meter).__name__ if isinstance(meter, Options) else "PlainMeter"
+
+
+Meter: TypeAlias = Annotated[
+    Annotated[PlainMeter, Tag("PlainMeter")]
+    | Annotated[HeaderMeter, Tag("HeaderMeter")]
+    | Annotated[JsonMeter, Tag("JsonMeter")],
+    Discriminator(_kind_of),
+    BeforeValidator(_says_from_where),
+]
+"""What is counted: by the gateway itself, or told by the answer."""
+
+
 class Config(PluginConfig):
     """What is counted, and for which answers."""
 
-    meters: list[Literal["requests", "bytes_in", "bytes_out"] | HeaderMeter | JsonMeter] = Field(
-        min_length=1, max_length=MOST_METERS
-    )
+    meters: Annotated[list[Meter], each_once("meter")] = Field(min_length=1, max_length=MOST_METERS)
     """`requests` counts 1, `bytes_in` and `bytes_out` the payload; others come from the answer."""
     on_status: Statuses = parse_statuses("200-399")
     """Answers with these statuses are booked: a status, a range such as `200-399`, or a list of both."""
-    max_json: Size = 2**20
+    max_json: Size = Field(default=2**20, gt=0)
     """The largest JSON answer that is read for a meter; beyond it the estimate is booked."""
-
-    @field_validator("meters")
-    @classmethod
-    def _meters_differ(cls, value: list[Any]) -> list[Any]:
-        names = [meter if isinstance(meter, str) else meter.name for meter in value]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise ValueError(f"meter {min(twice)!r} is listed twice")
-        return value
 
 
 class _Tally:
@@ -99,7 +124,8 @@ def _ask_for_what_can_be_read(exchange: Exchange) -> None:
 class Metering(Plugin[Config]):
     """One usage event per exchange of a known consumer that used something, whatever happens to it."""
 
-    guards = "metering"
+    guards = METERING
+    behind = AUTHENTICATION
 
     @classmethod
     def hooks(cls, config: Config | None = None) -> list[str]:

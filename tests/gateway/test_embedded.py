@@ -130,7 +130,7 @@ async def test_valkey_comes_back_after_a_kill(valkey: EmbeddedValkey) -> None:
     redis = Redis(valkey.url)
     for _ in range(100):
         try:
-            await redis.ping()
+            await redis.hash_read("h")
             break
         except StoreUnavailable:
             await asyncio.sleep(0.05)

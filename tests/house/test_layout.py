@@ -101,7 +101,7 @@ def test_a_plugin_imports_what_a_plugin_may(path):
     """The contract and its words, or its own folder; never another plugin, never the machinery."""
     allowed = {"plugin", "services", "exchange", "problem", "headers", "body", "options", "consumers", "keys", "log"}
     allowed |= {"clock", "metrics", "background", "stores", "metering", "route", "spans"}
-    allowed |= {"coding", "header_options", "networks", "path", "template"}
+    allowed |= {"coding", "header_options", "list_options", "networks", "path", "template"}
     imported = {
         name
         for node in ast.walk(tree(path))
