@@ -114,6 +114,7 @@ class _Composition:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._directory = Path(source.place(()).file).parent
         self._unusable: set[str] = set()  # plugins that cannot be loaded; said once
 
     def config(self) -> GatewayConfig:
@@ -178,7 +179,7 @@ class _Composition:
         if name in self._unusable:
             return None
         try:
-            plugin = load_plugin(name)
+            plugin = load_plugin(name, self._directory)
         except UnknownPlugin as error:
             self._source.fault(steps, f"{error}{did_you_mean(name, plugin_names())}")
             return None

@@ -134,12 +134,12 @@ async def stop_leftover(pid_file: Path, program: str, directory: Path, number: s
     raise EmbeddedError(f"{program} of an earlier run (process {pid}) does not end: stop it by hand")
 
 
-async def answers(port: int, question: bytes, answer: bytes) -> None:
+async def answers(port: int, question: bytes, answer: bytes, host: str = "127.0.0.1") -> None:
     """Returns when the server on `port` answers `question` with something that begins with `answer`."""
     while True:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             async with asyncio.timeout(1.0):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                reader, writer = await asyncio.open_connection(host, port)
                 try:
                     writer.write(question)
                     if await reader.readexactly(len(answer)) == answer:

@@ -140,9 +140,9 @@ async def test_valkey_comes_back_after_a_kill(valkey: EmbeddedValkey) -> None:
 
 async def test_others_find_it_by_its_directory(directory: Path) -> None:
     options = StoresOptions(directory=str(directory))
-    with pytest.raises(StoreUnavailable, match="or have stores.redis name a server"):
+    with pytest.raises(StoreUnavailable, match=r"or have stores\.redis name a server"):
         redis_url(options)
-    with pytest.raises(StoreUnavailable, match="or have stores.postgres name a server"):
+    with pytest.raises(StoreUnavailable, match=r"or have stores\.postgres name a server"):
         postgres_url(options)
     server = EmbeddedValkey(directory)
     await server.start()
@@ -325,9 +325,9 @@ async def test_data_of_another_version_are_refused(directory: Path) -> None:
 
 async def test_a_platform_without_the_wheels(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EmbeddedError, match="have stores.redis name"):
+    with pytest.raises(EmbeddedError, match=r"have stores\.redis name"):
         await EmbeddedValkey(directory).start()
-    with pytest.raises(EmbeddedError, match="have stores.postgres name"):
+    with pytest.raises(EmbeddedError, match=r"have stores\.postgres name"):
         await EmbeddedPostgres(directory).start()
     assert not os.listdir(directory)
 

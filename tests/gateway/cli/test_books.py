@@ -107,7 +107,9 @@ def test_a_worker_without_its_stores_says_so_and_ends(here: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].endswith(f"start `tallygate up` from {here}, or have stores.redis name a server")
+    assert ended.stderr.splitlines()[-1].endswith(
+        f"start `tallygate up` from {here}, or have stores.redis name a server"
+    )
 
 
 @pytest.mark.parametrize("command", ["up", "edge", "worker", "migrate", "usage", "reconcile"])
