@@ -68,7 +68,8 @@ class RouteOptions(Options):
     plugins: list[dict[str, Any]] = []
     """Plugins of this route, after those of the top level, in order: `- name: {options}`."""
     on_disconnect: Literal["cancel", "drain"] = "cancel"
-    """When the client leaves early: `cancel` the upstream call, or `drain` it to the end so that its usage is known."""
+    """When the client leaves early: `cancel` the upstream call, or `drain` it to the end so that its usage is known.
+    One that closes only its sending side counts as gone too."""
     max_body: Size = 4 * 2**30
     """Largest request body; a larger one is answered 413."""
 

@@ -67,7 +67,7 @@ class GatewayConfig(Options):
     billing: BillingOptions = BillingOptions()
     """How usage becomes rows and money."""
     consumers: list[ConsumerOptions] = []
-    """Fixed consumers with hashed keys, for running without a control plane."""
+    """Who may call, and which organization pays for it."""
 
     _chains: dict[str | None, list[PluginSpec]] = PrivateAttr(default_factory=dict)
     _shared: dict[str, Options] = PrivateAttr(default_factory=dict)

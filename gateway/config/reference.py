@@ -40,7 +40,8 @@ _PLUGINS_HEAD: Final = f"""\
 
 A plugin is listed under `plugins` at the top, where it runs on every route, or under a route's `plugins`. They run in
 the order of the list, except that those that must know who calls wait for the plugin that finds out. A dotted name,
-such as `- my_company.plugins.stamp:`, loads a module of your own.
+such as `- my_company.plugins.stamp:`, loads a module of your own, wherever Python finds it, or from the directory of
+the configuration.
 
 Where a value is a template, names in braces stand for what the request brings: {_TEMPLATE_NAMES}.
 `host` is without the port that `authority` has, `target` is path and query; `param.NAME` is a parameter of the route's

@@ -50,4 +50,4 @@ class StoresOptions(Options):
     deadline: Duration = Field(default=0.05, gt=0)
     """How long one call to Redis may take while a request waits for it."""
     directory: str = "var"
-    """Directory of the embedded servers' files."""
+    """Directory of the embedded servers' files, relative to where the command runs."""

@@ -266,7 +266,7 @@ class Metering(Plugin[Config]):
         exchange: Exchange, outcome: Outcome, quantities: dict[str, int], at: int, event_id: bytes
     ) -> UsageEvent:
         consumer, response = exchange.consumer, exchange.response
-        return UsageEvent(
+        return UsageEvent(  # by place: by name takes four times as long
             VERSION,
             event_id,
             "usage",
