@@ -21,8 +21,9 @@ import uvloop
 from gateway import __version__, keys, log
 from gateway.background import Background
 from gateway.billing import report, worker
-from gateway.billing.database import DatabaseUnavailable
+from gateway.billing.database import DatabaseUnavailable, Retry
 from gateway.billing.migration import MigrationRefused, migrate
+from gateway.billing.rebook import rebook
 from gateway.billing.reconcile import reconcile
 from gateway.cli.admin_client import AdminUnreachable
 from gateway.cli.config import add_commands, takes_config
@@ -44,6 +45,7 @@ _CANNOT: Final = (
     StartFailed,
     StoreUnavailable,
     DatabaseUnavailable,
+    Retry,
     MigrationRefused,
     JournalUnusable,
     AdminUnreachable,
@@ -138,6 +140,10 @@ def _add_books(commands: Any) -> None:
     books = commands.add_parser("reconcile", help="compare journal, streams and books; exit 1 if there is a gap")
     takes_config(books)
     books.set_defaults(run=_reconcile)
+
+    again = commands.add_parser("rebook", help="book what was set aside and can be booked by now")
+    takes_config(again)
+    again.set_defaults(run=_rebook)
 
 
 def _day(text: str) -> date:
@@ -264,6 +270,12 @@ def _reconcile(options: Namespace) -> int:
     for line in findings.lines():
         print(line)
     return 1 if findings.gaps else 0
+
+
+def _rebook(options: Namespace) -> int:
+    for line in _run(rebook(load(options.config, os.environ), Clock())):
+        print(line)
+    return 0
 
 
 def _say(text: str) -> None:

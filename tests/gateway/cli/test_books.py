@@ -34,6 +34,8 @@ def test_migrate_then_ask(here: Path, empty_database: str, capsys: pytest.Captur
     assert capsys.readouterr().out == "the schema is up to date\n"
     assert main(["usage", "acme", "--by", "route", "--from", "2026-01-31"]) == 0
     assert capsys.readouterr().out == "no usage of acme\n"
+    assert main(["rebook"]) == 0
+    assert capsys.readouterr().out == "0 events booked\n"
 
 
 def test_reconcile_ends_with_1_when_there_is_a_gap(
@@ -48,7 +50,7 @@ def test_reconcile_ends_with_1_when_there_is_a_gap(
     assert lines[-1] == "1 gap"
 
 
-@pytest.mark.parametrize("arguments", [["migrate"], ["usage", "acme"], ["reconcile"]])
+@pytest.mark.parametrize("arguments", [["migrate"], ["usage", "acme"], ["reconcile"], ["rebook"]])
 def test_a_database_that_is_not_there_is_one_line(
     here: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,7 +61,7 @@ def test_a_database_that_is_not_there_is_one_line(
     assert output.err == f"PostgreSQL at {NOWHERE}/tallygate: Connection refused\n"
 
 
-@pytest.mark.parametrize("arguments", [["usage", "acme"], ["reconcile"]])
+@pytest.mark.parametrize("arguments", [["usage", "acme"], ["reconcile"], ["rebook"]])
 def test_a_database_without_a_schema_says_what_makes_one(
     here: Path, empty_database: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +91,7 @@ def test_days_that_make_no_sense_end_with_2(
     assert text in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["migrate"], ["usage", "acme"], ["reconcile"]])
+@pytest.mark.parametrize("arguments", [["migrate"], ["usage", "acme"], ["reconcile"], ["rebook"]])
 def test_an_embedded_server_that_was_never_started_is_one_line(
     here: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,7 +114,7 @@ def test_a_worker_without_its_stores_says_so_and_ends(here: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["up", "edge", "worker", "migrate", "usage", "reconcile"])
+@pytest.mark.parametrize("command", ["up", "edge", "worker", "migrate", "usage", "reconcile", "rebook"])
 def test_a_bad_configuration_ends_with_2(here: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("gateway.yaml").write_text(HEAD)
     assert main([command, *(["acme"] if command == "usage" else [])]) == 2
