@@ -6,10 +6,12 @@ import sys
 
 def run() -> int:
     """One command; returns its exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are loaded ends without a word
+    heard = signal.getsignal(signal.SIGINT)
+    if heard is signal.default_int_handler:  # not where a shell has it ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are loaded ends without a word
     from gateway.cli.main import main  # noqa: PLC0415 - all of them are loaded here
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, heard)
     return main()
 
 

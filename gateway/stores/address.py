@@ -53,6 +53,6 @@ def _read(options: StoresOptions, server: Server) -> str:
     except OSError:
         name, setting = _SERVED[server]
         raise StoreUnavailable(
-            f"no embedded {name} runs in {file.parent.absolute()}: start `tallygate up` from {Path.cwd()}, "
+            f"no embedded {name} runs in {file.parent.absolute()}: run this where `tallygate up` runs, "
             f"or have {setting} name a server"
         ) from None

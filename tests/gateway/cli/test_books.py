@@ -98,7 +98,7 @@ def test_an_embedded_server_that_was_never_started_is_one_line(
     Path("gateway.yaml").write_text(HEAD + ROUTES)
     assert main(arguments) == 1
     assert capsys.readouterr().err == (
-        f"no embedded PostgreSQL runs in {here}/var/postgres: start `tallygate up` from {here}, "
+        f"no embedded PostgreSQL runs in {here}/var/postgres: run this where `tallygate up` runs, "
         "or have stores.postgres name a server\n"
     )
 
@@ -110,7 +110,7 @@ def test_a_worker_without_its_stores_says_so_and_ends(here: Path) -> None:
     ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].endswith(
-        f"start `tallygate up` from {here}, or have stores.redis name a server"
+        "run this where `tallygate up` runs, or have stores.redis name a server"
     )
 
 
