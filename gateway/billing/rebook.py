@@ -47,7 +47,7 @@ class _Rebooking:
         self._retention = config.billing.retention
         self._clock = clock
         self._intake = Intake(database, Metrics(None), clock, retention=_ALL_TIME)
-        self._run = os.urandom(8).hex()
+        self._boot = os.urandom(8).hex()
         self._numbers: Counter[str] = Counter()
         self._fates: Counter[Fate] = Counter()
         self._left: Counter[str] = Counter()
@@ -104,7 +104,7 @@ class _Rebooking:
         for record in records:
             by_shard.setdefault(shard_of_payload(record.payload, self._shards), []).append(record)
         for shard, those in by_shard.items():
-            segment = f"{NODE}/{self._run}/{shard:08d}"
+            segment = f"{NODE}/{self._boot}/{shard:08d}"
             first = self._numbers[segment]
             self._numbers[segment] += len(those)
             placed = [(Place(segment, first + at), record.payload) for at, record in enumerate(those)]

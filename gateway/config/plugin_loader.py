@@ -9,6 +9,7 @@ import re
 import sys
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -104,7 +105,7 @@ def _module(name: str, beside: Path | None = None) -> ModuleType:
 
 def _look_in(directory: Path | None, package: str) -> None:
     """Have Python look in a directory for a package that it finds nowhere else. It looks there last."""
-    if directory is None or package in sys.modules or PathFinder.find_spec(package) is not None:
+    if directory is None or package in sys.modules or find_spec(package) is not None:
         return
     path = str(directory.absolute())
     if PathFinder.find_spec(package, [path]) is not None and path not in sys.path:
