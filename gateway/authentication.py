@@ -11,7 +11,7 @@ from typing import ClassVar, TypeAlias, TypeVar
 
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange, Response
-from gateway.plugin import Plugin, PluginConfig
+from gateway.plugin import AUTHENTICATION, Plugin, PluginConfig
 from gateway.problem import Unauthorized
 
 C = TypeVar("C", bound=PluginConfig)
@@ -21,7 +21,7 @@ Found: TypeAlias = Consumer | Awaitable[Consumer | None] | None
 class Authenticator(Plugin[C]):
     """A plugin that says who calls. Override `authenticate`, and set `challenge` when you are made."""
 
-    guards: ClassVar[str] = "authentication"
+    guards: ClassVar[str] = AUTHENTICATION
     challenge: str = ""
     """What a refusal asks for, in the field WWW-Authenticate (RFC 9110 §11.6.1)."""
 
