@@ -283,7 +283,10 @@ def test_a_meter_is_told_only_what_is_wrong_with_its_kind(here: Path) -> None:
             f"gateway.yaml:12: {place}[4].name: requests is counted by the gateway itself "
             "(write `- requests`, or give this meter another name)"
         ),
-        f'gateway.yaml:13: {place}[5]: must be `requests`, `bytes_in`, `bytes_out`, `messages_in` or `messages_out` (did you mean "requests"?)',
+        (
+            f"gateway.yaml:13: {place}[5]: must be `requests`, `bytes_in`, `bytes_out`, "
+            '`messages_in` or `messages_out` (did you mean "requests"?)'
+        ),
         f'gateway.yaml:14: {place}[6]: meter "requests" is listed twice',
     ]
 
