@@ -84,31 +84,33 @@ class IssuerKeys:
         """Begin to fetch, and go on. Idempotent."""
         if not self._started:
             self._started = True
+            if self._due_at <= self._monotonic():
+                self._renew()
             _ = self._services.background.start(self._refresh(), "jwt_auth")
 
     async def look_again(self) -> None:
         """Fetch because of a token whose key is not known. Raises nothing: `keys` says what came of it."""
         if self._flight is None:
             self._asked_at = self._monotonic()
-        await self._renew()
-
-    async def _renew(self) -> None:
-        """Fetch now, together with all others that ask meanwhile."""
-        if self._flight is None:
-            self._flight = self._services.background.start(self._fetch(), "jwt_auth")
-            self._flight.add_done_callback(self._landed)
-        await wait({self._flight})
-
-    def _landed(self, _flight: Task[None]) -> None:
-        self._flight = None
+        await wait({self._renew()})
 
     async def _refresh(self) -> None:
         while True:
             pause = self._due_at - self._monotonic()
             if pause > 0:
-                await sleep(pause)
+                await sleep(min(pause, _LONGEST_PAUSE))  # what is due may have changed meanwhile
             else:
-                await self._renew()
+                await wait({self._renew()})
+
+    def _renew(self) -> Task[None]:
+        """The fetch that is under way, for all that want one; begun if there is none."""
+        if self._flight is None:
+            self._flight = self._services.background.start(self._fetch(), "jwt_auth")
+            self._flight.add_done_callback(self._landed)
+        return self._flight
+
+    def _landed(self, _flight: Task[None]) -> None:
+        self._flight = None
 
     async def _fetch(self) -> None:
         try:

@@ -111,6 +111,7 @@ class Verifier:
                     self._verified.move_to_end(presented.digest)
                     return known.consumer
                 del self._verified[presented.digest]
+                self._remembered.set(len(self._verified))
             return self._verify(presented)
         except InvalidToken as reason:
             self._note(reason)
