@@ -130,9 +130,12 @@ def _at(claims: Claims, steps: Steps) -> Any:
     """What stands at the end of a path; None where it does not lead anywhere."""
     value: Any = claims
     for step in steps:
-        if not isinstance(value, dict):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
             return None
-        value = value.get(step)
     return value
 
 
@@ -147,8 +150,8 @@ def _moment(claims: Claims, name: str) -> float | None:
 
 
 def _text(claims: Claims, paths: list[Steps], kinds: tuple[type, ...] = _NAMES) -> str:
-    """The first of these claims that is there; nothing if none is. Raises InvalidToken for one of another kind."""
-    value = next((found for steps in paths if (found := _at(claims, steps)) is not None), "")
+    """The first of these claims that is there and not empty; nothing if none is. Raises InvalidToken for one of another kind."""
+    value = next((found for steps in paths if (found := _at(claims, steps)) not in (None, "")), "")
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if type(value) not in kinds or len(text) > _LONGEST_TEXT:
         raise InvalidToken("a claim that is not a text of reasonable length")

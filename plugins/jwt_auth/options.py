@@ -46,7 +46,7 @@ def _url(url: str) -> str:
 
 
 ClaimPath: TypeAlias = Annotated[str, AfterValidator(_claim_path)]
-r"""The way to a claim: names with dots between them; `\.` is a dot inside a name."""
+r"""The way to a claim: names with dots between them; `\.` is a dot inside a name, a number a place in a list."""
 ClaimPaths: TypeAlias = ClaimPath | list[ClaimPath]
 """One path, or several."""
 OneOrMore: TypeAlias = str | Annotated[list[str], Field(min_length=1)]
@@ -124,8 +124,9 @@ class KeysOptions(Options):
 
 
 class ClaimsOptions(Options):
-    r"""What claims say about a caller. A claim is named by its path, such as `user_metadata.organization_id`; `\.` is a
-    dot inside a name. Of several paths the first counts that is there; of `roles`, `scopes` and `permissions` all do.
+    r"""What claims say about a caller. A claim is named by its path, such as `app_metadata.organization_id`; `\.` is a
+    dot inside a name, a number a place in a list (from 0). Of several paths the first counts that is there; of `roles`,
+    `scopes` and `permissions` all do.
 
     What goes into a header field or a usage record is visible ASCII, at most 128 characters; else the token is refused.
     """
