@@ -150,7 +150,10 @@ def _moment(claims: Claims, name: str) -> float | None:
 
 
 def _text(claims: Claims, paths: list[Steps], kinds: tuple[type, ...] = _NAMES) -> str:
-    """The first of these claims that is there and not empty; nothing if none is. Raises InvalidToken for one of another kind."""
+    """The first of these claims that is there and not empty; nothing if none is.
+
+    Raises InvalidToken for one of another kind.
+    """
     value = next((found for steps in paths if (found := _at(claims, steps)) not in (None, "")), "")
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if type(value) not in kinds or len(text) > _LONGEST_TEXT:

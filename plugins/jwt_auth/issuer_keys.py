@@ -85,7 +85,7 @@ class IssuerKeys:
         if not self._started:
             self._started = True
             if self._due_at <= self._monotonic():
-                self._renew()
+                _ = self._renew()
             _ = self._services.background.start(self._refresh(), "jwt_auth")
 
     async def look_again(self) -> None:
