@@ -58,13 +58,15 @@ def _address(text: str) -> str:
 
 def check(options: Namespace) -> int:
     """Prints what the configuration does, or what differs. 1 if something that protects a route or a limit is gone."""
-    config = load(options.config, os.environ)
+    config = load(options.config, os.environ, serving=True)
     counts = (
         _count(len(config.routes), "route"),
         _count(len(config.upstreams), "upstream"),
         _count(len(config.listeners), "listener"),
     )
     print(f"{options.config}: valid, {', '.join(counts)}")
+    for warning in config.warnings:
+        print(f"warning: {warning}")
     if options.diff is not None:
         return _show_differences(_other(options, config), describe(config))
     for line in _walks(config):

@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 from asyncio import gather
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from socket import socket
 from typing import Final, NamedTuple
 
@@ -18,8 +18,11 @@ from gateway.background import Background
 from gateway.config.configuration import GatewayConfig
 from gateway.downstream.client_connection import ClientConnection
 from gateway.downstream.delivery import Delivery
-from gateway.downstream.listener import Listener
+from gateway.downstream.https_redirect import HttpsRedirect
+from gateway.downstream.listener import Listener, ListenerOptions
+from gateway.downstream.serving import Client, Serving
 from gateway.edge.runtime import Lasting, Runtime
+from gateway.exchange import Exchange
 
 LOOK_SECONDS: Final = 0.1
 """How often is looked whether what was replaced has come to its end; at no cost per request."""
@@ -116,17 +119,18 @@ class Edge:
     async def _listen(self, runtime: Runtime, sockets: Sequence[socket]) -> None:
         """The listener of a socket that we know goes on; others begin; those whose socket is not among these end."""
         leaving, self._listeners = self._listeners, {}
-        begin, forwarding = runtime.delivery.begin, runtime.forwarding
+        forwarding = runtime.forwarding
         beginning: list[tuple[Listener, socket]] = []
-        for options, sock in zip(runtime.config.listeners, sockets, strict=True):
+        for options, tls, sock in zip(runtime.config.listeners, runtime.tls, sockets, strict=True):
+            begin = _begin(options, runtime.delivery)
             inode = os.fstat(sock.fileno()).st_ino
             listener = leaving.pop(inode, None)
             if listener is not None:
-                listener.change(options, begin, forwarding)
+                listener.change(options, begin, forwarding, tls)
                 sock.close()
             else:
                 clock, metrics = self._lasting.clock, self._lasting.metrics
-                listener = Listener(options, begin, forwarding=forwarding, clock=clock, metrics=metrics)
+                listener = Listener(options, begin, forwarding=forwarding, clock=clock, metrics=metrics, tls=tls)
                 beginning.append((listener, sock))
             self._listeners[inode] = listener
         for listener in leaving.values():
@@ -149,7 +153,7 @@ class Edge:
             self._cut.inc()
             _log.warning("more than %d earlier configurations are served with: the oldest one is cut", most)
             for connection in list(self._in_flight()):
-                if _delivery_of(connection) is oldest.delivery:
+                if _delivery_of(connection) is oldest.delivery and not connection.leave("it lasted for too long"):
                     connection.cancel()
 
     def _look(self) -> None:
@@ -176,6 +180,11 @@ class Edge:
     def _in_flight(self) -> Iterator[ClientConnection]:
         for listener in (*self._listeners.values(), *self._leaving):
             yield from listener.in_flight()
+
+
+def _begin(options: ListenerOptions, delivery: Delivery) -> Callable[[Exchange, Client], Serving]:
+    """What a listener hands its requests to."""
+    return delivery.begin if options.https_port is None else HttpsRedirect(options.https_port, delivery).begin
 
 
 def _delivery_of(connection: ClientConnection) -> Delivery | None:

@@ -20,6 +20,7 @@ from gateway.config.configuration import GatewayConfig
 from gateway.config.plugin_loader import PluginSpec
 from gateway.consumers import Consumers
 from gateway.downstream.delivery import Delivery
+from gateway.downstream.listener import ListenerOptions
 from gateway.downstream.traffic import Traffic
 from gateway.exchange import Request, Response
 from gateway.fetch import Fetch
@@ -33,6 +34,7 @@ from gateway.router import Router
 from gateway.services import Services
 from gateway.spans import SpanSinks
 from gateway.stores.redis import Redis
+from gateway.tls.server import ServerTls
 from gateway.upstream.call import response_of
 from gateway.upstream.replay import ReplayMemory
 from gateway.upstream.target import TargetStates
@@ -82,7 +84,7 @@ class _Placed(NamedTuple):
 
 
 class Runtime:
-    """`delivery` serves the requests. Made by `build`, ended by `stop`."""
+    """`delivery` serves the requests, `tls` is what each listener has of it. Made by `build`, ended by `stop`."""
 
     delivery: Delivery
 
@@ -91,6 +93,7 @@ class Runtime:
         self.forwarding = _forwarding(config, previous)
         self.consumers = _consumers(config, previous)
         self.upstreams: dict[str, Upstream] = {}
+        self.tls: list[ServerTls | None] = []
         self._lasting = lasting
         self._background = Background()
         self._plugins: dict[tuple[str, str], _Placed] = {}
@@ -123,7 +126,7 @@ class Runtime:
         return runtime
 
     async def stop(self, others: Callable[[], Iterable[Runtime]]) -> None:
-        """Nothing is served by it any more: stop its plugins, then the upstreams that no other one has by then."""
+        """Nothing is served by it any more: stop its plugins, then those parts that no other one has by then."""
         for placed in reversed(self._started):
             try:
                 async with timeout(STOP_SECONDS):
@@ -132,17 +135,24 @@ class Runtime:
                 log.exception("%s did not stop well", placed)
         await self._spans.stop(_SPANS_SECONDS)
         await self._background.stop()
-        shared = {upstream for other in others() for upstream in other.upstreams.values()}
-        for upstream in self.upstreams.values():
-            if upstream not in shared:
-                await upstream.stop()
+        shared = {part for other in others() for part in other.parts}
+        for part in self.parts:
+            if part not in shared:
+                await part.stop()
         self.upstreams.clear()
+        self.tls.clear()
+
+    @property
+    def parts(self) -> list[Upstream | ServerTls]:
+        """Those that may be the same in the next runtime."""
+        return [*self.upstreams.values(), *filter(None, self.tls)]
 
     async def _make(self, previous: Runtime | None) -> None:
         """Every part, with room between two for the requests that the previous one serves."""
         config, clock = self.config, self._lasting.clock
         for name in config.upstreams:
             self.upstreams[name] = self._upstream(name, previous)
+        self.tls += [self._server_tls(options, previous) for options in config.listeners]
         routes = []
         for options in config.routes:
             chain = self._chain(options.name, config.plugins_of(options), previous)
@@ -156,8 +166,11 @@ class Runtime:
             with _named(str(placed)):
                 await placed.plugin.start()
             self._started.append(placed)
-        before = set() if previous is None else set(previous.upstreams.values())
-        await gather(*[upstream.start() for upstream in self.upstreams.values() if upstream not in before])
+        before = set() if previous is None else set(previous.parts)
+        beginning = [_begin(part) for part in self.parts if part not in before]
+        for outcome in await gather(*beginning, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
         self._spans.start(self._background)
 
     # Parts, each the same as before or the heir of what was in its place
@@ -181,6 +194,15 @@ class Runtime:
             if before is not None:
                 upstream.inherit(before)
         return upstream
+
+    def _server_tls(self, options: ListenerOptions, previous: Runtime | None) -> ServerTls | None:
+        if options.tls is None:
+            return None
+        for tls in previous.tls if previous is not None else ():
+            if tls is not None and (tls.bind, tls.options) == (options.bind, options.tls):
+                return tls
+        clock, metrics = self._lasting.clock, self._lasting.metrics
+        return ServerTls(options.tls, options.bind, background=Background(), clock=clock, metrics=metrics)
 
     def _chain(self, route: str, specs: Iterable[PluginSpec], previous: Runtime | None) -> Chain:
         plugins = [self._plugin(route, spec, previous) for spec in specs]
@@ -216,6 +238,11 @@ def _forwarder(upstreams: Mapping[str, Upstream]) -> Callable[[Request, str], Aw
         return await response_of(lambda caller: upstreams[upstream].call(request, caller))
 
     return forward
+
+
+async def _begin(part: Upstream | ServerTls) -> None:
+    with _named(f"upstream {part.name}" if isinstance(part, Upstream) else f"listener {part.bind}"):
+        await part.start()
 
 
 @contextmanager

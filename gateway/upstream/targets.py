@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.background import Background
     from gateway.fetch import Fetch
     from gateway.metrics import Metrics
+    from gateway.tls.client import ClientTls
     from gateway.upstream.options import UpstreamOptions
 
 SWEEP_SECONDS: Final = 1.0
@@ -38,6 +39,7 @@ class Targets:
         options: UpstreamOptions,
         *,
         fetch: Fetch,
+        tls: ClientTls | None,
         states: TargetStates,
         background: Background,
         metrics: Metrics,
@@ -53,7 +55,14 @@ class Targets:
         self._prober: Prober | None = None
         if options.health is not None:
             self._prober = Prober(
-                upstream, options.health, self._probed, fetch=fetch, rng=rng, background=background, metrics=metrics
+                upstream,
+                options.health,
+                self._probed,
+                fetch=fetch,
+                tls=tls,
+                rng=rng,
+                background=background,
+                metrics=metrics,
             )
         self._resolver = Resolver(
             upstream,

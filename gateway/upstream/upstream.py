@@ -8,12 +8,14 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from gateway.body import Body
+from gateway.clock import Clock
 from gateway.exchange import Request
 from gateway.forwarding import Forwarding, upstream_head
 from gateway.http1.grammar import IDEMPOTENT
 from gateway.http1.response_head import Malformed
 from gateway.metrics import GaugePart
 from gateway.problem import BadGateway, GatewayTimeout, Overloaded, Problem
+from gateway.tls.client import ClientTls, UpstreamTlsOptions
 from gateway.upstream.attempts import Attempts
 from gateway.upstream.breaker import WHOLE_UPSTREAM, Breaker, CircuitBreakerOptions
 from gateway.upstream.bulkhead import Bulkhead
@@ -63,9 +65,14 @@ class Upstream:
         self._host = None if options.host in ("preserve", "target") else options.host
         self.forwarding = forwarding
         self._background = background
+        self._tls: ClientTls | None = None
+        if options.secure:
+            self._tls = ClientTls(options.tls or UpstreamTlsOptions(), name, clock=Clock(), metrics=metrics)
         self._metrics = metrics
         self._memory = memory
-        self.targets = Targets(name, options, fetch=fetch, states=states, background=background, metrics=metrics)
+        self.targets = Targets(
+            name, options, fetch=fetch, tls=self._tls, states=states, background=background, metrics=metrics
+        )
         retry, circuit = options.retry, options.circuit_breaker
         self.retry = Retry(retry, name, metrics, Random()) if retry is not None else None  # noqa: S311 - spreads load
         self.breaker = Breaker(circuit, name, WHOLE_UPSTREAM, metrics) if circuit is not None else None
@@ -192,7 +199,9 @@ class Upstream:
             self._breakers = {name: breaker for name, breaker in previous._breakers.items() if name in here}
 
     async def start(self) -> None:
-        """Find the targets, and begin to look at deadlines."""
+        """Find the targets, and begin to look at deadlines. Raises Unusable if a file of its TLS is."""
+        if self._tls is not None:
+            await self._tls.start(self._background)
         await self.targets.start()
         self._background.every(SWEEP_SECONDS, self._sweep, f"deadlines of {self.name}")
 
@@ -206,6 +215,8 @@ class Upstream:
         for connection in list(self.pool.connections):
             connection.abort()
         await self._background.stop()
+        if self._tls is not None:
+            self._tls.leave()
         self.targets.leave()
         if self.bulkhead is not None:
             self.bulkhead.look(self.time())
@@ -213,20 +224,24 @@ class Upstream:
             part.set(0.0)
 
     async def _open(self, target: Target) -> Connection:
+        connection = Connection(
+            target,
+            max_head=self.options.max_response_head,
+            first_byte=self._timeouts.first_byte,
+            idle=self._timeouts.idle,
+            exempt_streams=self._timeouts.exempt_streams,
+            background=self._background,
+            on_idle=self.pool.release,
+            on_closed=self.pool.discard,
+        )
+        connect = get_running_loop().create_connection
         async with timeout(self._timeouts.connect):
-            _, connection = await get_running_loop().create_connection(
-                lambda: Connection(
-                    target,
-                    max_head=self.options.max_response_head,
-                    first_byte=self._timeouts.first_byte,
-                    idle=self._timeouts.idle,
-                    background=self._background,
-                    on_idle=self.pool.release,
-                    on_closed=self.pool.discard,
-                ),
-                target.host,
-                target.port,
-            )
+            if self._tls is None or not target.secure:
+                await connect(lambda: connection, target.host, target.port)
+            else:
+                stream = self._tls.stream(connection, target.server_name, target.address)
+                await connect(lambda: stream, target.host, target.port)
+                await stream.until_secured()
         return connection
 
     def _sweep(self) -> None:

@@ -75,8 +75,8 @@ def test_names_say_something():
     def words(name: str) -> set[str]:
         return set(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower().split("_"))
 
-    # asyncio names these two; whoever speaks its protocol has no choice.
-    given = {"data_received", "datagram_received"}
+    # asyncio names these; whoever speaks its protocol has no choice.
+    given = {"data_received", "datagram_received", "get_extra_info"}
     found = [
         f"{path}: {name}"
         for path in product()

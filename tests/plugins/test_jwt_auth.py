@@ -91,7 +91,9 @@ async def test_several_authorization_lines_are_refused(stage: Stage, others: str
 
 
 @pytest.mark.parametrize(
-    "credential", [bearer(KEY), "Basic YTpi", "Bearer", "Bearer ", bearer("opaque"), "Token x.y.z"]
+    "credential",
+    [bearer(KEY), "Basic YTpi", "Bearer", "Bearer ", bearer("opaque"), "Token x.y.z"],
+    ids=["key", "Basic", "nothing", "a space", "opaque", "another scheme"],
 )
 async def test_what_is_no_jwt_is_left_for_others(stage: Stage, credential: str):
     request = ask(authorization=credential)

@@ -49,7 +49,10 @@ TEN_LINES = [
     "gateway.yaml:3: listeners[1].bind: not an address to listen on: '127.0.0.1' (write 0.0.0.0:8080 or [::1]:8080)",
     "gateway.yaml:4: processes: must be `auto` or a whole number",
     "gateway.yaml:5: drain_timeout: not a duration: 5 (write 250ms, 30s, 5m, 1h or 7d)",
-    "gateway.yaml:8: upstreams.demo.targets[0]: not a target: 'ftp://x' (write http://host:port, without a path)",
+    (
+        "gateway.yaml:8: upstreams.demo.targets[0]: not a target: 'ftp://x' (write http://host:port or "
+        "https://host:port, without a path)"
+    ),
     (
         "gateway.yaml:9: upstreams.demo.balancer: not a balancer: 'round_robbin' (write round_robin, weighted, "
         "least_connections, ip_hash, consistent_hash, adaptive)"
