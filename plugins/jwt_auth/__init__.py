@@ -26,10 +26,12 @@ def _nothing_is_revoked(_kind: str, _text: str) -> bool:
 
 
 class JwtAuth(Authenticator[Config]):
-    """Refuses with 401 and never says why. What is no JWT, such as an API key, is left for other authenticators.
+    """Refuses with 401 and never says why. What is no JWT, such as an API key, is left for other authenticators. While
+    nobody can tell whether a token is valid, because its issuer's keys could not be fetched, it is answered with 503.
 
-    While nobody can tell whether a token is valid, because its issuer's keys could not be fetched, it is answered with
-    503. The paths of claims make tokens of Supabase, Auth0, Keycloak and Entra work; each has an example.
+    Tokens are read as strictly as RFC 8725 advises: one whose header has `crit`, `jku`, `jwk`, `x5u`, `x5c`, `b64`,
+    `zip` or `enc`, or that holds another token, is refused; all other members are ignored (RFC 7515 §4), `x5t` among
+    them. The paths of claims make tokens of Supabase, Auth0, Keycloak and Entra work; each has an example.
     """
 
     def __init__(self, config: Config, services: Services, is_revoked: IsRevoked = _nothing_is_revoked) -> None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from gateway.exchange import Exchange, Request
 from gateway.options import FROM_FILE
 from plugins.jwt_auth import Config, JwtAuth
-from tests.fixtures.issuer import SECRET, claims, encode, jwk, options, pem, token
+from tests.fixtures.issuer import SECRET, claims, encode, options, pem, token
 from tests.fixtures.wire import Edge, Target
 from tests.play import KEY, Stage, ask
 
@@ -376,6 +376,7 @@ async def test_a_repeated_token_costs_a_small_part_of_its_verification(stage: St
     assert repeated < verified / 5
 
 
-def test_keys_of_one_kind_are_told_from_another():
-    assert jwk("RS256")["kty"] == "RSA"
-    assert Config.model_validate(options("ES256K")).static_keys()[0].signatures == {"ES256K": 64}
+async def test_the_curve_of_bitcoin_is_there_for_those_who_ask(stage: Stage):
+    plugin = stage.make(JwtAuth, **options("ES256K"))
+    assert (await stage.play(plugin, request=bearing(token("ES256K")))).response.status == 200
+    assert (await stage.play(plugin, request=bearing(VALID))).response.status == 401
