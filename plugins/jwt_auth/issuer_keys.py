@@ -25,7 +25,7 @@ _SOONEST: Final = 60.0
 """Seconds that keys are at least kept for, whatever Cache-Control says."""
 _LONGEST_PAUSE: Final = 60.0
 """Seconds between two attempts while the issuer does not answer."""
-_MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=(\d{1,9})(?:$|[,\s])", re.IGNORECASE)
+_MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=([0-9]{1,9})(?:$|[,\s])", re.IGNORECASE)
 _UNCACHED: Final = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s=])", re.IGNORECASE)
 
 log: Final = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class IssuerKeys:
     async def _refresh(self) -> None:
         while True:
             pause = self._due_at - self._monotonic()
-            if pause > 0:
+            if pause > 0 and self._flight is None:
                 await sleep(min(pause, _LONGEST_PAUSE))  # what is due may have changed meanwhile
             else:
                 await wait({self._renew()})
@@ -113,6 +113,7 @@ class IssuerKeys:
         self._flight = None
 
     async def _fetch(self) -> None:
+        self._due_at = self._monotonic() + _LONGEST_PAUSE  # whatever happens, not again at once
         try:
             answer = await self._get(self._options.jwks or await self._discovered())
             keys = read_key_set(answer.body, self._algorithms, self._source)

@@ -68,12 +68,15 @@ class Verifier:
         self._refused: OrderedDict[bytes, tuple[KeySet, ...]] = OrderedDict()
         metrics = services.metrics
         results = metrics.counter(
-            "tallygate_jwt_tokens_total", "Tokens that were not remembered, by what became of them.", ("result",)
+            "tallygate_jwt_tokens_total", "Tokens by what became of them, repeated valid ones left out.", ("result",)
         )
         self._accepted, self._invalid, self._undecided = (
             results.labels(result) for result in ("verified", "refused", "undecided")
         )
         self._remembered = GaugePart(metrics.gauge("tallygate_jwt_tokens_remembered", "Verified tokens in memory."))
+        self._remembered_refused = GaugePart(
+            metrics.gauge("tallygate_jwt_refusals_remembered", "Tokens in memory whose signature was wrong.")
+        )
         self._evicted = metrics.counter(
             "tallygate_jwt_tokens_evicted_total", "Verified tokens that were forgotten to make room."
         )
@@ -83,12 +86,12 @@ class Verifier:
         if self._verified:
             return
         self._verified = previous._verified.copy()
-        self._remembered.set(len(self._verified))
         if self.issuer_keys is not None and previous.issuer_keys is not None:
             self.issuer_keys.inherit(previous.issuer_keys)
 
     def start(self) -> None:
         """Begin to fetch keys. Idempotent."""
+        self._remembered.set(len(self._verified))
         if self.issuer_keys is not None:
             self.issuer_keys.start()
 
@@ -97,6 +100,7 @@ class Verifier:
         self._verified.clear()
         self._refused.clear()
         self._remembered.set(0)
+        self._remembered_refused.set(0)
 
     def consumer(self, presented: Presented) -> Consumer | Awaitable[Consumer]:
         """Who the token is of; awaitable where keys must be fetched first.
@@ -180,6 +184,7 @@ class Verifier:
             self._refused[presented.digest] = sets
             if len(self._refused) > self._options.refused:
                 self._refused.popitem(last=False)
+            self._remembered_refused.set(len(self._refused))
             raise InvalidToken("the signature")
         return None
 
