@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
-from pydantic import field_validator
 
-from gateway.downstream.listener import parse_bind
+from gateway.downstream.listener import Bind, parse_bind
 from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.options import Options
 from gateway.problem import MethodNotAllowed, NoRoute, OriginRefused, Problem
@@ -29,14 +28,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class AdminOptions(Options):
     """The listener for operators: /health, /ready, /metrics, /routes, /configuration, /reload."""
 
-    bind: str = "127.0.0.1:9090"
+    bind: Bind = "127.0.0.1:9090"
     """Address and port. Keep it off the public network."""
-
-    @field_validator("bind")
-    @classmethod
-    def _bind_is_an_address(cls, value: str) -> str:
-        parse_bind(value)
-        return value
 
 
 class Node(Protocol):

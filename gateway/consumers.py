@@ -39,7 +39,7 @@ class KeyOptions(Options):
 
 
 class ConsumerOptions(Options):
-    """A fixed consumer, for running without a control plane."""
+    """Somebody who calls, known by the hashes of his keys."""
 
     name: Name
     """Who calls; appears in logs."""

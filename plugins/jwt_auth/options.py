@@ -192,7 +192,7 @@ class Config(PluginConfig):
     """A header field that may hold the token instead."""
     cookie: CookieName | None = None
     """A cookie that may hold the token instead. Guard against forged requests from other sites then."""
-    query: str | None = None
+    query: str | None = Field(default=None, min_length=1)
     """A query parameter that may hold the token instead. Tokens in URLs end up in logs: avoid it."""
     forward: bool = False
     """Leave the token in the request that goes upstream."""
@@ -202,6 +202,12 @@ class Config(PluginConfig):
     """The longest token."""
     cache: CacheOptions = CacheOptions()
     """What is remembered of tokens."""
+
+    @model_validator(mode="after")
+    def _a_token_has_a_place(self) -> Config:
+        if not self.bearer and self.header is None and self.cookie is None and self.query is None:
+            raise ValueError("a token has no place (write `bearer: true`, or name a `header`, `cookie` or `query`)")
+        return self
 
     @model_validator(mode="after")
     def _can_verify(self) -> Config:

@@ -115,7 +115,7 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "cookie",
     }
     allowed |= {"clock", "metrics", "background", "stores", "metering", "route", "spans"}
-    allowed |= {"coding", "header_options", "networks", "path", "reply", "template"}
+    allowed |= {"coding", "header_options", "list_options", "networks", "path", "reply", "template"}
     options_of_others = {"gateway.upstream.breaker"}
     imported = {
         name

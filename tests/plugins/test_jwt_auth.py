@@ -315,6 +315,7 @@ FETCHED = {"jwks": "https://issuer.example/keys"}
         ({"keys": STATIC, "claims": {"organization": "a..b"}}, "not the path of a claim"),
         ({"keys": STATIC, "claims": {}}, "organization"),
         ({"keys": STATIC, "leeway": "10m"}, "leeway"),
+        ({"keys": STATIC, "bearer": False}, "a token has no place"),
         ({"keys": STATIC, "realm": 'a"b'}, "not a realm"),
     ],
 )
