@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from gateway.authentication import Authenticator
+from gateway.authentication import Authenticator, Realm
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange, Request
 from gateway.header_options import FieldName
 from gateway.headers import Headers
 from gateway.keys import PREFIX, digest, looks_valid
+from gateway.path import without_parameter
 from gateway.plugin import PluginConfig
 from gateway.services import Services
 
@@ -27,7 +28,7 @@ class Config(PluginConfig):
     """The query parameter that holds the key; null for none. Keys in URLs end up in logs: avoid it."""
     forward: bool = False
     """Leave the key in the request that goes upstream."""
-    realm: str = "tallygate"
+    realm: Realm = "tallygate"
     """What a refusal calls the protected area."""
 
     @model_validator(mode="after")
@@ -35,13 +36,6 @@ class Config(PluginConfig):
         if self.header is None and not self.bearer and self.query is None:
             raise ValueError("a key has no place (name a `header` or a `query` parameter, or write `bearer: true`)")
         return self
-
-    @field_validator("realm")
-    @classmethod
-    def _realm_can_be_quoted(cls, value: str) -> str:
-        if not value.isascii() or not value.isprintable() or '"' in value or "\\" in value:
-            raise ValueError(f"not a realm: {value!r} (plain ASCII without quotes and backslashes)")
-        return value
 
 
 class KeyAuth(Authenticator[Config]):
@@ -111,19 +105,3 @@ class KeyAuth(Authenticator[Config]):
         if not looks_valid(key) or any(other != key for other in keys[1:]):
             raise self.refusal()
         return digest(key)
-
-
-def without_parameter(target: str, name: str) -> tuple[str, list[str]]:
-    """A target without the query parameters of this name, all else byte for byte, and the values they had."""
-    path, _, query = target.partition("?")
-    kept: list[str] = []
-    values: list[str] = []
-    for pair in query.split("&"):
-        key, _, value = pair.partition("=")
-        if key == name:
-            values.append(value)
-        else:
-            kept.append(pair)
-    if not values:
-        return target, []
-    return (f"{path}?{'&'.join(kept)}" if kept else path), values
