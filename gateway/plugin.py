@@ -34,6 +34,8 @@ class Plugin(Generic[C]):
     config_type: ClassVar[type[PluginConfig]]
     guards: ClassVar[str] = ""
     """What a route loses without it, in a word such as `authentication`, where people should be warned of that."""
+    needs: ClassVar[str] = ""
+    """What must be guarded before it, in such a word: a route where no plugin listed earlier does that is refused."""
 
     def __init_subclass__(cls) -> None:
         for base in getattr(cls, "__orig_bases__", ()):

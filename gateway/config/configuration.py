@@ -7,7 +7,7 @@ billing by name, and reports everything that is wrong at once, each with its lin
 from __future__ import annotations
 
 import importlib
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -21,11 +21,12 @@ from gateway.config.reader import read
 from gateway.config.source import ConfigError, Source, Steps, descend, error_lines
 from gateway.config.watch import ReloadOptions
 from gateway.config.wording import Finding, did_you_mean, findings
-from gateway.consumers import ConsumerOptions
+from gateway.consumers import ConsumerOptions, Name
 from gateway.downstream.listener import ListenerOptions
 from gateway.metering.usage import UsageOptions
 from gateway.networks import Network
 from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams
+from gateway.permissions import PermissionText
 from gateway.route import RouteOptions
 from gateway.stores.store import StoresOptions
 from gateway.upstream.options import UpstreamOptions
@@ -67,6 +68,8 @@ class GatewayConfig(Options):
     """How usage is recorded and sent to billing."""
     billing: BillingOptions = BillingOptions()
     """How usage becomes rows and money."""
+    roles: dict[Name, list[PermissionText]] = {}
+    """Permissions by the name of the role that has them: `reader: ["books:read"]`."""
     consumers: list[ConsumerOptions] = []
     """Fixed consumers with hashed keys, for running without a control plane."""
 
@@ -139,9 +142,21 @@ class _Composition:
             route.name: list({spec.name: spec for spec in (*top, *specs)}.values())
             for route, specs in zip(config.routes, own, strict=True)
         }
+        self._check_needs(config._chains.values())
         config._shared = {name: options for name, options in shared.items() if options is not None}
         config._warnings = warnings
         return config
+
+    def _check_needs(self, chains: Iterable[list[PluginSpec]]) -> None:
+        """Raises ConfigError if a plugin stands where something that it needs is not guarded before it."""
+        for chain in chains:
+            guarded: set[str] = set()
+            for spec in chain:
+                if spec.plugin.needs and spec.plugin.needs not in guarded:
+                    self._source.fault(spec.steps, f"needs {spec.plugin.needs}, and no plugin before it does that")
+                guarded.add(spec.plugin.guards)
+        if self._source.faults:
+            raise ConfigError(error_lines(self._source.faults), self._source.files)
 
     def _length(self, steps: Steps) -> int:
         value = self._source.at(steps)
