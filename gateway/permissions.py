@@ -21,6 +21,8 @@ from gateway.facts import Facts
 
 MOST_REMEMBERED: Final = 128
 """Decisions that are remembered of the same permissions; when there are so many, all are forgotten."""
+LONGEST_WANTED: Final = 256
+"""Characters of what may be wanted."""
 
 _SEGMENT: Final = r"(?:\*|[a-z0-9_.-]{1,64})"
 _SIDE: Final = rf"{_SEGMENT}(?:/{_SEGMENT}){{0,7}}"
@@ -87,8 +89,12 @@ def parse(text: str) -> Permission:
 
 def check_wanted(text: str) -> None:
     """Raises ValueError for what nobody can want: `resource:action`, without wildcards and conditions, is needed."""
-    if not _WANTED.fullmatch(text):
+    if not _is_wanted(text):
         raise ValueError(f"not one permission: {text[:80]!r} (write resource:action without `*`, such as books:read)")
+
+
+def _is_wanted(text: str) -> bool:
+    return len(text) <= LONGEST_WANTED and _WANTED.fullmatch(text) is not None
 
 
 def _checked(text: str) -> str:
@@ -138,6 +144,8 @@ class Grants:
             return settled
         ruling = self._rulings.get(wanted)
         if ruling is None:
+            if not _is_wanted(wanted):
+                return Decision(wanted, False, "it is not a permission")
             ruling = self._rule(wanted)
             if not ruling.asked:
                 return _remember(self.settled, wanted, ruling.otherwise)
@@ -149,8 +157,6 @@ class Grants:
         return ruling.otherwise
 
     def _rule(self, wanted: str) -> _Ruling:
-        if not _WANTED.fullmatch(wanted):
-            return _Ruling((), Decision(wanted, False, "it is not a permission"))
         # Upstreams may not tell capitals from small letters; nobody escapes a denial by that.
         denying, allowing = _about(self._denying, wanted.lower()), _about(self._allowing, wanted)
         asked: list[tuple[Condition, Decision]] = []

@@ -7,7 +7,7 @@ What the parts mean: [permissions](../../gateway/permissions.py), [conditions](.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator
 from typing import Annotated, Final, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
@@ -198,7 +198,7 @@ class Authorize(Plugin[Config]):
     def _refusal(self, exchange: Exchange, decision: Decision) -> PermissionDenied:
         exchange.decision = decision
         self._denied.labels(exchange.route).inc()
-        return PermissionDenied(f"This needs {decision.wanted}.", permission=decision.wanted)
+        return PermissionDenied(f"This needs {decision.wanted}.", needed=decision.wanted)
 
 
 def _requirements(config: Config) -> Iterator[Requirement]:

@@ -26,10 +26,22 @@ _LARGEST_REPLY: Final = 64 * 1024
 _LONGEST_REASON: Final = 200
 
 FactName: TypeAlias = Literal[
-    *("attributes", "client", "consumer", "host", "key", "method", "organization", "parameters", "path", "permission"),
-    *("roles", "route", "scopes", "user"),
+    "attributes",
+    "client",
+    "consumer",
+    "host",
+    "key",
+    "method",
+    "organization",
+    "parameters",
+    "path",
+    "permission",
+    "roles",
+    "route",
+    "scopes",
+    "user",
 ]
-_READERS: Final[Mapping[str, Callable[[Exchange, Facts, str], Any]]] = {
+_READERS: Final[Mapping[FactName, Callable[[Exchange, Facts, str], Any]]] = {
     "attributes": lambda exchange, _, __: dict(exchange.consumer.attributes),
     "client": lambda _, facts, __: facts.client,
     "consumer": lambda exchange, _, __: exchange.consumer.name,
@@ -141,20 +153,26 @@ class External:
     async def _ask(self, question: bytes) -> Verdict | None:
         try:
             async with asyncio.timeout(self.options.timeout):
-                response = await self._services.forward(self._request(question), self.options.upstream)
-                body = response.body
-                reply = body if isinstance(body, bytes) else await body.read(_LARGEST_REPLY)
-            if response.status != 200:
-                return self._failed(f"status {response.status}")
-            result = _decode(reply).result
+                result = _decode(await self._reply(question)).result
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the policy for failures says what follows
-            return self._failed(str(error) or type(error).__name__)
+            self._failed(str(error) or type(error).__name__)
+            return None
         if self._troubled:
             _log.info("decisions of upstream %s are back", self.options.upstream)
             self._troubled = False
         if isinstance(result, bool):
             return self._take(question, Verdict(result, ""))
         return self._take(question, Verdict(result.allow, result.reason[:_LONGEST_REASON]))
+
+    async def _reply(self, question: bytes) -> bytes:
+        """Raises whatever goes wrong."""
+        response = await self._services.forward(self._request(question), self.options.upstream)
+        try:
+            if response.status != 200:
+                raise ValueError(f"status {response.status}")
+            return response.body if isinstance(response.body, bytes) else await response.body.read(_LARGEST_REPLY)
+        finally:
+            response.close()
 
     def _take(self, question: bytes, verdict: Verdict) -> Verdict:
         self._count["allowed" if verdict.allowed else "denied"].inc()

@@ -11,6 +11,9 @@ from gateway.facts import Facts
 from gateway.permissions import Decision
 from plugins.authorize.wanted import Wanted
 
+_CONDITION = "what a condition of this route says"
+"""What is wanted, as callers are told: conditions are not theirs to read."""
+
 
 class Requirement(Protocol):
     """Something that must hold of an exchange whose consumer is known. What it decides never raises."""
@@ -81,7 +84,7 @@ class Meets:
     def __init__(self, condition: Condition) -> None:
         self._condition = condition
         self._decisions = {
-            holds: Decision(f"that {condition}", holds is True, because)
+            holds: Decision(_CONDITION, holds is True, f"{condition}: {because}")
             for holds, because in ((True, "it holds"), (False, "it does not hold"), (None, "a fact is missing"))
         }
 
