@@ -65,7 +65,7 @@ class _Answers(msgspec.Struct):
 class _Keys(msgspec.Struct):
     """Tells the two forms apart."""
 
-    questions: msgspec.Raw | None = None
+    questions: msgspec.Raw = msgspec.Raw()
 
 
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -98,7 +98,7 @@ class AuthorizeApi(Plugin[Config]):
         body = await exchange.request.body.read(self.config.max_body)
         answer: _Answer | _Answers
         try:
-            if msgspec.json.decode(body, type=_Keys).questions is None:
+            if not msgspec.json.decode(body, type=_Keys).questions:
                 answer = self._answer(consumer, msgspec.json.decode(body, type=_Question), exchange.admitted_at)
             else:
                 questions = msgspec.json.decode(body, type=_Questions).questions

@@ -170,7 +170,11 @@ class External:
         try:
             if response.status != 200:
                 raise ValueError(f"status {response.status}")
-            return response.body if isinstance(response.body, bytes) else await response.body.read(_LARGEST_REPLY)
+            body = response.body
+            reply = body if isinstance(body, bytes) else await body.read(_LARGEST_REPLY)
+            if len(reply) > _LARGEST_REPLY:
+                raise ValueError(f"an answer of {len(reply)} bytes")
+            return reply
         finally:
             response.close()
 
