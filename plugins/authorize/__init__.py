@@ -7,14 +7,13 @@ What the parts mean: [permissions](../../gateway/permissions.py), [conditions](.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Annotated, Final, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from gateway.conditions import ConditionText, parse_condition
 from gateway.exchange import Exchange, Response
-from gateway.facts import Facts
 from gateway.permissions import Decision
 from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import BadRequest, PermissionDenied, Unauthorized, Undecided
@@ -62,6 +61,8 @@ class Config(PluginConfig):
     """What `{action}` is for each method. A request with any other method is refused."""
     external: ExternalOptions | None = None
     """Who decides about `permission` instead of the caller's own permissions; those can still deny it."""
+    method_override: bool = False
+    """Let requests pass that ask the upstream for another method in a header field."""
     log_allowed: bool = False
     """Tell the access log why a request was allowed, too."""
 
@@ -94,8 +95,8 @@ class Authorize(Plugin[Config]):
     """Refuses with 403 what the caller may not do, and names the permission that is missing. A denial wins, and a fact
     that is not known opens nothing.
 
-    It must stand behind a plugin that says who calls. Where the permission depends on the method, requests that ask the
-    upstream for another method in a header field are refused (400). `external` is asked last.
+    It must stand behind a plugin that says who calls. Requests that ask the upstream for another method in a header
+    field, such as `X-HTTP-Method-Override`, are refused (400). `external` is asked last.
     """
 
     guards = "authorization"
@@ -104,14 +105,15 @@ class Authorize(Plugin[Config]):
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._requirements = list(_requirements(config))
-        self._permitted = Permitted(Wanted(config.permission, config.actions)) if config.permission else None
+        self._permitted = (
+            Permitted(Wanted(config.permission, config.actions)) if config.permission is not None else None
+        )
         self._external = External(config.external, services) if config.external is not None else None
+        self._known: Mapping[str, str] | None = None  # what is wanted by method, where nothing else is asked
         if self._permitted is not None and self._external is None:
+            if not self._requirements and not config.log_allowed:
+                self._known = self._permitted.wanted.known
             self._requirements.append(self._permitted)
-        texts = [config.permission, *(config.any or ()), *(config.all or ())]
-        self._by_method = any(Wanted(text, config.actions).depends_on_method for text in texts if text is not None)
-        alone = len(self._requirements) == 1 and self._requirements[0] is self._permitted
-        self._known = self._permitted.wanted.known if alone and not config.log_allowed and self._permitted else None
         self._denied = services.metrics.counter(
             "tallygate_authorize_denied_total", "Requests that were refused for lack of a permission.", ("route",)
         )
@@ -123,7 +125,7 @@ class Authorize(Plugin[Config]):
         request, consumer = exchange.request, exchange.consumer
         if consumer is None:
             raise Unauthorized
-        if self._by_method and request.headers.pick(_OVERRIDES):
+        if request.headers.pick(_OVERRIDES) and not self.config.method_override:
             raise BadRequest("The request asks for another method than its own.")
         grants = consumer.grants
         if self._known is not None and not grants.unreadable:
@@ -138,10 +140,9 @@ class Authorize(Plugin[Config]):
         """Why this exchange, whose consumer is known, would be let in or not: a sentence for each thing it needs, in
         order. Nobody else is asked, and nothing is counted.
         """
-        facts = Facts.of(exchange)
-        decisions = [requirement.decide(exchange, facts) for requirement in self._requirements]
+        decisions = [requirement.decide(exchange) for requirement in self._requirements]
         if self._external is not None and self._permitted is not None:
-            decisions.append(self._permitted.decide(exchange, facts))
+            decisions.append(self._permitted.decide(exchange))
         said = [f"{each.wanted}: {'allowed' if each.allowed else 'refused'}, {each.because}" for each in decisions]
         if self.config.external is not None:
             options = self.config.external
@@ -149,44 +150,42 @@ class Authorize(Plugin[Config]):
         return said
 
     def _weigh(self, exchange: Exchange) -> Awaitable[Response | None] | None:
-        facts = Facts.of(exchange)
         decision = None
         for requirement in self._requirements:
-            decision = requirement.decide(exchange, facts)
+            decision = requirement.decide(exchange)
             if not decision.allowed:
                 raise self._refusal(exchange, decision)
         if self._external is None:
             self._allow(exchange, decision)
             return None
-        return self._elsewhere(exchange, facts, self._external)
+        return self._elsewhere(exchange, self._external)
 
-    def _elsewhere(self, exchange: Exchange, facts: Facts, external: External) -> Awaitable[None] | None:
+    def _elsewhere(self, exchange: Exchange, external: External) -> Awaitable[None] | None:
         """Somebody else decides, unless the caller's own permissions forbid it."""
         own = Decision("", True, "nothing is asked of its permissions")
         if self._permitted is not None:
-            own = self._permitted.decide(exchange, facts)
+            own = self._permitted.decide(exchange)
             if own.denied:
                 raise self._refusal(exchange, own)
-        question = external.question(exchange, facts, own.wanted)
+        question = external.question(exchange, own.wanted)
         verdict = external.remembered(question)
         if verdict is None:
             return self._wait(exchange, own, external, question)
-        self._settle(exchange, own, verdict)
+        self._settle(exchange, own, external, verdict)
         return None
 
     async def _wait(self, exchange: Exchange, own: Decision, external: External, question: bytes) -> None:
-        self._settle(exchange, own, await external.ask(question))
+        self._settle(exchange, own, external, await external.ask(question))
 
-    def _settle(self, exchange: Exchange, own: Decision, verdict: Verdict | None) -> None:
+    def _settle(self, exchange: Exchange, own: Decision, external: External, verdict: Verdict | None) -> None:
+        policy = external.options.on_failure
         if verdict is not None:
-            reason = f": {verdict.reason}" if verdict.reason else ""
-            outcome = "allowed" if verdict.allowed else "refused"
-            own = Decision(own.wanted, verdict.allowed, f"{outcome} by the policy service{reason}")
-        elif self.config.external is not None and self.config.external.on_failure != "local":
-            exchange.decision = own = Decision(own.wanted, False, "the policy service gave no answer")
-            if self.config.external.on_failure == "deny":
+            own = own._replace(allowed=verdict.allowed, because=f"the policy service says: {verdict.reason or 'so'}")
+        elif policy != "local":
+            exchange.decision = own._replace(allowed=policy == "allow", because="the policy service gave no answer")
+            if policy == "deny":
                 raise Undecided(headers={"retry-after": "1"})
-            own = own._replace(allowed=True)
+            return
         if not own.allowed:
             raise self._refusal(exchange, own)
         self._allow(exchange, own)

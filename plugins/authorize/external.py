@@ -85,7 +85,8 @@ class ExternalOptions(Options):
     max_questions: int = Field(default=256, ge=1, le=10_000)
     """Questions that may be under way at once in one process; further ones count as failed."""
     on_failure: Literal["deny", "allow", "local"] = "deny"
-    """Without an answer: `deny` refuses (503), `allow` lets in, `local` decides by the caller's own permissions."""
+    """Without an answer: `deny` refuses (503), `allow` lets in and the access log says so, `local` decides by the
+    caller's own permissions."""
 
 
 class Verdict(NamedTuple):
@@ -123,8 +124,9 @@ class External:
         )
         self._count = {each: results.labels(each) for each in ("allowed", "denied", "failed", "remembered", "shared")}
 
-    def question(self, exchange: Exchange, facts: Facts, wanted: str) -> bytes:
+    def question(self, exchange: Exchange, wanted: str) -> bytes:
         """What is asked about this exchange, as it is sent."""
+        facts = Facts.of(exchange)
         return _encode({"input": {name: _READERS[name](exchange, facts, wanted) for name in self.options.facts}})
 
     def remembered(self, question: bytes) -> Verdict | None:

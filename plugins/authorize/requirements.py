@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.conditions import Condition
 from gateway.exchange import Exchange
 from gateway.facts import Facts
-from gateway.permissions import Decision
+from gateway.permissions import Decision, Grants
 from plugins.authorize.wanted import Wanted
 
-_CONDITION = "what a condition of this route says"
+_CONDITION: Final = "what a condition of this route says"
 """What is wanted, as callers are told: conditions are not theirs to read."""
 
 
 class Requirement(Protocol):
     """Something that must hold of an exchange whose consumer is known. What it decides never raises."""
 
-    def decide(self, exchange: Exchange, facts: Facts) -> Decision: ...
+    def decide(self, exchange: Exchange) -> Decision: ...
 
 
 class Permitted:
@@ -27,12 +27,12 @@ class Permitted:
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
 
-    def decide(self, exchange: Exchange, facts: Facts) -> Decision:
+    def decide(self, exchange: Exchange) -> Decision:
         wanted = self.wanted.of(exchange)
         if wanted is None:
             return Decision(self.wanted.text, False, "no permission can say what this request wants", denied=True)
-        decision: Decision = exchange.consumer.grants.decide(wanted, facts)
-        return decision
+        grants: Grants = exchange.consumer.grants
+        return grants.settled.get(wanted) or grants.decide(wanted, Facts.of(exchange))
 
 
 class AnyPermitted:
@@ -41,10 +41,10 @@ class AnyPermitted:
     def __init__(self, wanted: Sequence[Wanted]) -> None:
         self._each = [Permitted(each) for each in wanted]
 
-    def decide(self, exchange: Exchange, facts: Facts) -> Decision:
+    def decide(self, exchange: Exchange) -> Decision:
         refused: list[Decision] = []
         for permitted in self._each:
-            decision = permitted.decide(exchange, facts)
+            decision = permitted.decide(exchange)
             if decision.allowed:
                 return decision
             refused.append(decision)
@@ -61,7 +61,7 @@ class HasRole:
         self._yes = Decision(text, True, "the caller has it")
         self._no = Decision(text, False, "the caller has it not")
 
-    def decide(self, exchange: Exchange, _facts: Facts) -> Decision:
+    def decide(self, exchange: Exchange) -> Decision:
         return self._no if self._roles.isdisjoint(exchange.consumer.roles) else self._yes
 
 
@@ -74,7 +74,7 @@ class HasScopes:
         self._yes = Decision(text, True, "the caller has it")
         self._no = Decision(text, False, "the caller has it not")
 
-    def decide(self, exchange: Exchange, _facts: Facts) -> Decision:
+    def decide(self, exchange: Exchange) -> Decision:
         return self._yes if exchange.consumer.scopes >= self._scopes else self._no
 
 
@@ -88,5 +88,5 @@ class Meets:
             for holds, because in ((True, "it holds"), (False, "it does not hold"), (None, "a fact is missing"))
         }
 
-    def decide(self, _exchange: Exchange, facts: Facts) -> Decision:
-        return self._decisions[self._condition.holds(facts)]
+    def decide(self, exchange: Exchange) -> Decision:
+        return self._decisions[self._condition.holds(Facts.of(exchange))]

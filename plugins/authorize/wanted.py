@@ -28,7 +28,7 @@ class Wanted:
     Raises ValueError for a name that there is not, and for text that is never a permission.
     """
 
-    __slots__ = ("_actions", "_form", "_readers", "depends_on_method", "known", "text")
+    __slots__ = ("_actions", "_form", "_readers", "known", "text")
 
     def __init__(self, text: str, actions: Mapping[str, str]) -> None:
         names: list[str] = []
@@ -37,7 +37,6 @@ class Wanted:
         self._actions = actions
         self._readers = [self._reader(name) for name in names]
         self.text = text
-        self.depends_on_method = not _BY_METHOD.isdisjoint(names)
         self.known: dict[str, str] | None = {} if _BY_METHOD.issuperset(names) else None
         """What was wanted before, by method; None where it depends on more than that."""
 

@@ -113,7 +113,7 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "log",
     }
     allowed |= {"clock", "metrics", "background", "stores", "metering", "route", "spans"}
-    allowed |= {"coding", "header_options", "networks", "path", "template"}
+    allowed |= {"coding", "conditions", "facts", "header_options", "networks", "path", "permissions", "template"}
     imported = {
         name
         for node in ast.walk(tree(path))

@@ -188,6 +188,12 @@ async def test_a_failure_has_its_declared_policy(
         assert await eventually(lambda: asked.count("failed") == failures)
 
 
+async def test_who_was_let_in_without_an_answer_is_written_down(stage: Stage) -> None:
+    async with asking(stage, reply("", "500 Oops"), on_failure="allow") as asked:
+        decision = (await asked.play()).exchange.decision
+        assert (decision.allowed, decision.because) == (True, "the policy service gave no answer")
+
+
 async def test_an_undecided_request_may_come_again(stage: Stage) -> None:
     async with asking(stage, b"", timeout="50ms") as asked:
         played = await asked.play("*")
@@ -227,5 +233,5 @@ async def test_trouble_is_logged_once_and_so_is_its_end(stage: Stage, caplog: py
 async def test_the_reason_is_for_the_log(stage: Stage) -> None:
     async with asking(stage, reply('{"result": {"allow": false, "reason": "no rain today"}}')) as asked:
         played = await asked.play()
-        assert played.exchange.decision.because == "refused by the policy service: no rain today"
+        assert played.exchange.decision.because == "the policy service says: no rain today"
         assert b"rain" not in played.body
