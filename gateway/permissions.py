@@ -194,5 +194,5 @@ def _readable(text: str) -> Permission | None:
     try:
         return parse(text)
     except ValueError as error:
-        log.warning("a permission cannot be read and grants nothing: %s", error)
+        log.warning("a permission cannot be read and grants nothing: %r: %s", text[:80], error)
         return None

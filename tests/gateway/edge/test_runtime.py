@@ -159,6 +159,15 @@ async def test_an_upstream_that_has_changed_is_new_and_only_that_one(lasting: La
     await end(first, second)
 
 
+async def test_consumers_are_made_anew_where_a_role_says_something_else(lasting: Lasting) -> None:
+    before = configured()
+    after = loaded(Path("gateway.yaml").read_text() + "roles: {reader: ['books:read']}")
+    first, second = await pair(lasting, before, after)
+    assert first.consumers.permissions_of(["reader"]) == ()
+    assert second.consumers.permissions_of(["reader"]) == ("books:read",)
+    await end(first, second)
+
+
 async def test_upstreams_know_whom_to_trust(lasting: Lasting) -> None:
     first, second = await pair(lasting, configured(), configured(proxies="[10.0.0.0/8]"))
     assert second.forwarding.trusts("10.1.1.1")
