@@ -161,10 +161,13 @@ def _networks(right: Literal | Name | tuple[Literal, ...]) -> Networks:
 
 def _alike(compare: Compared) -> Compared:
     """Compares what is of one kind; about other sides nothing can be said."""
-    return lambda one, other: compare(one, other) if _KIND_OF[type(one)] == _KIND_OF[type(other)] else None
+
+    def compared(one: Value, other: Value) -> bool | None:
+        kind = _KIND_OF.get(type(one))
+        return compare(one, other) if kind is not None and kind == _KIND_OF.get(type(other)) else None
+
+    return compared
 
 
 def _contained(one: Value, other: Value) -> bool | None:
-    if isinstance(other, frozenset) and not isinstance(one, frozenset):
-        return one in other
-    return None
+    return one in other if isinstance(other, frozenset) and isinstance(one, str | int | float) else None

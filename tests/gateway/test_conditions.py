@@ -149,6 +149,14 @@ def test_a_caller_without_a_user_is_nobodys_equal() -> None:
     assert parse_condition("'admin' in roles").holds(facts) is False
 
 
+@pytest.mark.parametrize("odd", [True, 7, ["sales"], {"a": 1}, b"sales", ("sales",)])
+@pytest.mark.parametrize("text", ["attribute.x == 'sales'", "attribute.x in ('sales', 'law')", "attribute.x in scopes"])
+def test_a_fact_of_an_odd_type_says_nothing(odd: object, text: str) -> None:
+    """Attributes may come from a token's claims."""
+    facts = Facts(Consumer("ann", "acme", attributes={"x": odd}))  # type: ignore[dict-item]
+    assert not parse_condition(text).holds(facts)
+
+
 def test_facts_of_an_exchange() -> None:
     request = Request("GET", "/a/%2e%2e/books?x=1", Headers({"x-tallygate-consumer": "eve"}))
     request.host, request.client = "API.Example.com.:8080", "10.0.0.1"
