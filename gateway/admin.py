@@ -18,6 +18,7 @@ from gateway.problem import MethodNotAllowed, NoRoute, OriginRefused, Problem
 if TYPE_CHECKING:
     from gateway.config.configuration import GatewayConfig
     from gateway.config.description import Description
+    from gateway.route import RouteOptions
 
 _encode: Final = msgspec.json.Encoder().encode
 _log: Final = logging.getLogger(__name__)
@@ -114,19 +115,36 @@ class Admin:
 
 
 def describe_routes(config: GatewayConfig) -> list[dict[str, Any]]:
-    """What /routes shows: each route with what it matches, its plugins in order and its upstream."""
+    """What /routes shows: each route with what it matches, its plugins in order and what is behind it."""
     return [
         {
             "name": route.name,
             "match": route.match.model_dump(exclude_defaults=True),
             "plugins": [spec.name for spec in config.plugins_of(route)],
-            "upstream": {
-                "name": route.upstream,
-                "targets": [target.url for target in config.upstreams[route.upstream].targets],
-            },
+            **_behind(config, route),
         }
         for route in config.routes
     ]
+
+
+def _behind(config: GatewayConfig, route: RouteOptions) -> dict[str, Any]:
+    """What a route's requests meet behind its plugins: one upstream, or several with their weights; and what else."""
+
+    def described(name: str) -> dict[str, Any]:
+        return {"name": name, "targets": [target.url for target in config.upstreams[name].targets]}
+
+    if route.upstream is not None:
+        behind: dict[str, Any] = {"upstream": described(route.upstream)}
+    else:
+        behind = {"split": [described(name) | {"weight": weight} for name, weight in route.shares.items()]}
+    if route.fallback is not None:
+        reply, other = route.fallback.reply, route.fallback.upstream
+        behind["fallback"] = described(other) if other is not None else {"status": reply.status if reply else 200}
+    if route.mirror is not None:
+        behind["mirror"] = described(route.mirror.upstream) | {"share": route.mirror.share}
+    if route.bulkhead is not None:
+        behind["bulkhead"] = {"max_in_flight": route.bulkhead.max_in_flight}
+    return behind
 
 
 @web.middleware

@@ -23,6 +23,7 @@ from gateway.config.watch import ReloadOptions
 from gateway.config.wording import Finding, did_you_mean, findings
 from gateway.consumers import ConsumerOptions, Name
 from gateway.downstream.listener import ListenerOptions
+from gateway.downstream.shedding import SheddingOptions
 from gateway.metering.usage import UsageOptions
 from gateway.networks import Network
 from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams
@@ -52,6 +53,8 @@ class GatewayConfig(Options):
     """Edge processes; `auto` starts one per core."""
     drain_timeout: Duration = 30.0
     """How long requests in flight may take to finish when a process stops."""
+    shedding: SheddingOptions | None = None
+    """Refusing requests while a process cannot keep up; without it none is refused."""
     reload: ReloadOptions = ReloadOptions()
     """Taking a changed configuration while requests are served."""
     stores: StoresOptions = StoresOptions()

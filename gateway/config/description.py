@@ -29,9 +29,9 @@ NONE: Final = "none"
 GUARDED_BY: Final = "guarded by "
 """Begins an option that says what guards a part, such as the plugins of a route; the rest of it says what for."""
 _HIDDEN: Final = "(hidden)"
-_SECRET: Final = re.compile(r"(?i)secret|pass(?:w|phrase)|token|credential|private|api_?key")
+_SECRET: Final = re.compile(r"(?i)secret|pass(?:w|phrase)|token|credential|private|api_?key|\bsalt\b")
 _DESCRIBED_APART: Final = ("listeners", "upstreams", "routes", "consumers", "plugins")
-_LABELS: Final = ("name", "url", "id", "bind")
+_LABELS: Final = ("name", "url", "id", "bind", "upstream")
 """Options that tell the blocks of a list apart."""
 
 

@@ -16,6 +16,7 @@ from gateway.upstream.bulkhead import BulkheadOptions
 from gateway.upstream.health import HealthOptions
 from gateway.upstream.resolver import ResolverOptions
 from gateway.upstream.retry import RetryOptions
+from gateway.upstream.sticky import StickyOptions
 from gateway.upstream.target import TargetOptions, check_targets
 
 
@@ -30,6 +31,8 @@ class TimeoutOptions(Options):
     """Silence between two pieces of a body, in either direction."""
     total: Duration = 300.0
     """The whole call."""
+    exempt_streams: bool = False
+    """Whether streams of events (`text/event-stream`, JSON lines) may outlast `total`; `idle` holds for them too."""
 
 
 class UpstreamOptions(Options):
@@ -39,6 +42,8 @@ class UpstreamOptions(Options):
     """The addresses that provide it."""
     balancer: BalancerOptions = RoundRobinOptions()
     """How a target is picked: a name, or a block of that `name` and its options."""
+    sticky: StickyOptions | None = None
+    """Keeping each client at the target that answered it first; the balancer then places new clients."""
     resolver: ResolverOptions = ResolverOptions()
     """How the names of targets are resolved; all addresses of a name become targets."""
     health: HealthOptions | None = None
