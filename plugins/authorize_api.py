@@ -85,7 +85,7 @@ class AuthorizeApi(Plugin[Config]):
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         answers = services.metrics.counter(
-            "tallygate_authorize_answers_total", "Questions of applications, by the answer.", ("answer",)
+            "tallygate_authorize_questions_total", "Questions of applications, by the answer.", ("answer",)
         )
         self._count = {True: answers.labels("allowed"), False: answers.labels("denied")}
 

@@ -121,6 +121,10 @@ class Authorize(Plugin[Config]):
             "tallygate_authorize_unreadable_total", "Decisions about callers with a permission that cannot be read."
         )
 
+    async def stop(self) -> None:
+        if self._external is not None:
+            self._external.close()
+
     def on_request(self, exchange: Exchange) -> Awaitable[Response | None] | None:
         request, consumer = exchange.request, exchange.consumer
         if consumer is None:

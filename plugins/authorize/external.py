@@ -19,11 +19,14 @@ from gateway.exchange import Exchange, Request
 from gateway.facts import Facts
 from gateway.header_options import FieldValue, RequestFieldName
 from gateway.headers import Headers
+from gateway.metrics import GaugePart
 from gateway.options import Duration, Options, UpstreamName
 from gateway.services import Services
 
 _LARGEST_REPLY: Final = 64 * 1024
 _LONGEST_REASON: Final = 200
+LONGEST_REMEMBERED: Final = 4096
+"""Bytes of a question whose answer is remembered."""
 
 FactName: TypeAlias = Literal[
     "attributes",
@@ -122,6 +125,9 @@ class External:
         results = services.metrics.counter(
             "tallygate_authorize_external_total", "Decisions made elsewhere, by what came of asking.", ("result",)
         )
+        self._held = GaugePart(
+            services.metrics.gauge("tallygate_authorize_answers", "Answers of policy services that are remembered.")
+        )
         self._count = {each: results.labels(each) for each in ("allowed", "denied", "failed", "remembered", "shared")}
 
     def question(self, exchange: Exchange, wanted: str) -> bytes:
@@ -182,12 +188,18 @@ class External:
 
     def _take(self, question: bytes, verdict: Verdict) -> Verdict:
         self._count["allowed" if verdict.allowed else "denied"].inc()
-        if self.options.ttl > 0:
+        if self.options.ttl > 0 and len(question) <= LONGEST_REMEMBERED:
             self._answers.pop(question, None)
             if len(self._answers) >= self.options.max_answers:
                 del self._answers[next(iter(self._answers))]
             self._answers[question] = self._monotonic() + self.options.ttl, verdict
+            self._held.set(len(self._answers))
         return verdict
+
+    def close(self) -> None:
+        """Forget all answers."""
+        self._answers.clear()
+        self._held.set(0)
 
     def _failed(self, trouble: str) -> None:
         """Counts it, and logs the first of several in a row."""

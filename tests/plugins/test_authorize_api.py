@@ -125,7 +125,7 @@ async def test_other_methods_and_large_bodies_are_refused(stage: Stage) -> None:
 async def test_answers_are_counted(stage: Stage) -> None:
     await asked(stage, {"questions": [{"permission": "books:read"}, {"permission": "a:b"}, {"permission": "a:b"}]})
     answers = stage.metrics.counter(
-        "tallygate_authorize_answers_total", "Questions of applications, by the answer.", ("answer",)
+        "tallygate_authorize_questions_total", "Questions of applications, by the answer.", ("answer",)
     )
     assert (answers.labels("allowed").value, answers.labels("denied").value) == (1, 2)
 

@@ -15,6 +15,7 @@ import pytest
 from gateway.exchange import Request, Response
 from gateway.upstream.call import response_of
 from plugins.authorize import Authorize
+from plugins.authorize.external import LONGEST_REMEMBERED
 from tests.fixtures.callers import Known, caller
 from tests.fixtures.conversation import eventually, serving
 from tests.fixtures.wire import Target
@@ -147,7 +148,17 @@ async def test_the_oldest_answer_makes_room(stage: Stage) -> None:
     async with asking(stage, YES, max_answers=2) as asked:
         for user in ("1", "2", "3", "2", "3", "1"):
             assert await asked.status(user=user) == 200
+        held = stage.metrics.gauge("tallygate_authorize_answers", "Answers of policy services that are remembered.")
+        assert held.value == 2
+        await asked.plugin.stop()
+        assert held.value == 0
     assert [question["user"] for question in asked.questions] == ["1", "2", "3", "1"]
+
+
+async def test_a_long_question_is_asked_each_time(stage: Stage) -> None:
+    async with asking(stage, YES, NO) as asked:
+        request = ask("/" + "x" * LONGEST_REMEMBERED)
+        assert [(await asked.play(request=request)).response.status for _ in range(2)] == [200, 403]
 
 
 async def test_who_asks_the_same_at_once_shares_one_question(stage: Stage) -> None:
