@@ -43,6 +43,8 @@ class Plugin(Generic[C]):
     """What a request must have passed before it: the plugin runs behind the last one that guards this, if need be
     later than it is listed.
     """
+    needs: ClassVar[str] = ""
+    """The same for what it is worth nothing without: a route where nothing guards that is refused."""
 
     def __init_subclass__(cls) -> None:
         for base in getattr(cls, "__orig_bases__", ()):
