@@ -36,6 +36,12 @@ class PluginSpec:
     config: PluginConfig
     steps: tuple[str | int, ...] = ()
 
+    def unmade(self) -> AnyPlugin:
+        """The plugin before it is made, to be looked at: it has its options and its hooks, which cannot be called."""
+        plugin = self.plugin.__new__(self.plugin)
+        plugin.config = self.config
+        return plugin
+
 
 def load_plugin(name: str) -> type[AnyPlugin]:
     """The plugin of this name: `limits` is the module `plugins.limits`, a dotted name is a module of your own.

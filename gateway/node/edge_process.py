@@ -8,6 +8,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from gateway.child import Child, Launch
 from gateway.edge.control_pipe import (
     Abort,
@@ -21,8 +23,11 @@ from gateway.edge.control_pipe import (
     Prepared,
     Ready,
     Refused,
+    Report,
+    Reported,
 )
 from gateway.node.generation import Generation
+from gateway.upstream.report import UpstreamReport
 
 FLUSH_SECONDS: Final = 10.0
 """What a process may need on top of the drain timeout to close its journal and plugins."""
@@ -30,6 +35,8 @@ BUILD_SECONDS: Final = 20.0
 """What a process may need to build a generation, being started again once in between."""
 COMMIT_SECONDS: Final = 5.0
 """What a process may need to go over to a generation that it has built."""
+REPORT_SECONDS: Final = 0.5
+"""What a process may need to say how its upstreams are; whoever asks is a person, or somebody else's program."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -56,6 +63,7 @@ class EdgeProcess:
         self._turn = asyncio.Lock()  # of whoever speaks and hears the answer
         self._hears = asyncio.Event()
         self._prepared = 0
+        self._reports = 0
         self._drain: Drain | None = None
         self.child = Child(
             f"edge-{slot}",
@@ -94,6 +102,18 @@ class EdgeProcess:
         """Has it forget this generation."""
         if self._pipe is not None:
             _ = self._pipe.say(Abort(generation.number))
+
+    async def report(self) -> list[UpstreamReport] | None:
+        """What it knows of its upstreams; None if it does not say so in time, as while it is busy with a reload."""
+        if not self.child.ready or self._drain is not None:
+            return None
+        try:
+            async with asyncio.timeout(REPORT_SECONDS), self._turn:
+                self._reports += 1
+                answer = await self._ask(Report(self._reports))
+            return answer.read() if isinstance(answer, Reported) else None
+        except (TimeoutError, msgspec.DecodeError):
+            return None
 
     async def drain(self, deadline_seconds: float) -> None:
         """Lets it finish what is in flight, and ends it; kills it if it is still there some time after the deadline."""
@@ -172,12 +192,14 @@ class EdgeProcess:
         self._prepared = generation.number if isinstance(answer, Prepared) else 0
         return answer
 
-    async def _ask(self, question: Prepare | Commit) -> Message | None:
+    async def _ask(self, question: Prepare | Commit | Report) -> Message | None:
         """The answer, None if the process has ended."""
         answer = None
         if self._pipe is not None and self._pipe.say(question):
             answer = await self._hear()
-            while answer is not None and getattr(answer, "generation", 0) != question.generation:
+            while answer is not None and not _answers(answer, question):
+                if isinstance(answer, Reported):
+                    answer.close()
                 answer = await self._hear()  # that one came too late for whoever had asked
         if answer is None:
             self._hears.clear()
@@ -194,3 +216,9 @@ class EdgeProcess:
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.close()
+
+
+def _answers(answer: Message, question: Prepare | Commit | Report) -> bool:
+    if isinstance(question, Report):
+        return isinstance(answer, Reported) and answer.number == question.number
+    return getattr(answer, "generation", 0) == question.generation

@@ -40,7 +40,8 @@ class Connection(Protocol):
     """A connection to `target`; between calls it is idle. Also the Source of its responses' bodies.
 
     `first_byte` and `idle` are seconds of silence that end a call. `on_idle` is told when a call ended cleanly,
-    `on_closed` once when the connection is gone. `fresh` says that no call has ended on it yet.
+    `on_closed` once when the connection is gone. `fresh` says that no call has ended on it yet; `took` is how many
+    seconds the last one needed that ended well, None before there was one.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Connection(Protocol):
         self.target = target
         self.idle_since = 0.0
         self.fresh = True
+        self.took: float | None = None
+        self._sent_at = 0.0
         self._time = get_running_loop().time
         self._first_byte, self._idle = first_byte, idle
         self._background = background
@@ -77,6 +80,11 @@ class Connection(Protocol):
         """Whether a call may begin."""
         return self._call is None and not self._closing
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return self._call is not None
+
     def send(self, call: Call, head: bytes, now: float) -> None:
         """Send a call's request, beginning at `now`; the call hears of the response when its head is there.
 
@@ -84,6 +92,7 @@ class Connection(Protocol):
         TimedOut, Malformed or what the request's body failed with, and this connection is closed.
         """
         self._call = call
+        self._sent_at = now
         self._response = None
         self._reader.begin(call.request.method)
         transport = self._transport
@@ -248,7 +257,8 @@ class Connection(Protocol):
         if transport is None:
             return
         if self._reader.reusable and not self._closing:
-            self.idle_since = self._time()
+            self.idle_since = now = self._time()
+            self.took = now - self._sent_at
             self._on_idle(self)
         else:
             self._closing = True

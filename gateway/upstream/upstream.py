@@ -123,6 +123,10 @@ class Upstream:
             self._breakers[target.name] = breaker
         return breaker
 
+    def circuit_to(self, target: Target) -> Breaker | None:
+        """The circuit to one target, if any call has needed it."""
+        return self._breakers.get(target.name)
+
     def replayable(self, body: Body) -> Body | ReplayableBody:
         """The body in a form that can be sent again, where retries may want that."""
         options = self.options.retry
