@@ -16,7 +16,7 @@ import aiohttp_jinja2
 from aiohttp import web
 from jinja2 import PackageLoader, StrictUndefined
 
-from gateway.admin.status import Status
+from gateway.admin.status import MOST_ROUTES, SAMPLES, Status
 
 SECURITY: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -53,7 +53,8 @@ def page(request: web.Request, status: Status) -> web.Response:
         "errors": _sums([each.errors for each in traffic]),
         "in_flight": sum(target.in_flight for upstream in status.routes.upstreams for target in upstream.targets),
     }
-    context = {"status": status, "totals": totals, "width": PLOT_WIDTH, "height": PLOT_HEIGHT}
+    box = {"width": PLOT_WIDTH, "height": PLOT_HEIGHT, "samples": SAMPLES}
+    context = {"status": status, "totals": totals, "most_routes": MOST_ROUTES, **box}
     response = aiohttp_jinja2.render_template("page.html", request, context)
     response.headers.update(SECURITY)
     return response
@@ -75,11 +76,11 @@ def _sums(rows: Sequence[Sequence[float]]) -> list[float]:
     return [sum(sample) for sample in zip(*padded, strict=True)]
 
 
-def outline(values: Sequence[float], peak: float, samples: int) -> str:
+def outline(values: Sequence[float], peak: float) -> str:
     """The points of an SVG polyline in a box of PLOT_WIDTH by PLOT_HEIGHT: the latest value at the right edge, `peak`
-    at the top, with room for so many samples from edge to edge.
+    at the top, with room for all SAMPLES from edge to edge.
     """
-    step = PLOT_WIDTH / max(1, samples - 1)
+    step = PLOT_WIDTH / (SAMPLES - 1)
     begin = PLOT_WIDTH - step * (len(values) - 1)
     room = PLOT_HEIGHT - 2  # so that no line is cut in half at an edge
     points = [

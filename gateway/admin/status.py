@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from gateway.upstream.health import HealthState
 from gateway.upstream.report import TargetReport
+
+SAMPLES: Final = 60
+"""How many samples of a route's traffic are kept."""
+MOST_ROUTES: Final = 200
+"""Routes whose traffic is kept and that are shown on the page, the first ones of the configuration."""
 
 
 class PluginStatus(msgspec.Struct, frozen=True):

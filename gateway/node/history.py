@@ -8,15 +8,12 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Final
 
-from gateway.admin.status import Traffic
+from gateway.admin.status import MOST_ROUTES, SAMPLES, Traffic
 from gateway.metrics import SECONDS
 from gateway.readings import Readings
 
 SAMPLE_SECONDS: Final = 5.0
-SAMPLES: Final = 60
-"""How many samples are kept: five minutes' worth."""
-MOST_ROUTES: Final = 200
-"""Routes whose history is kept, the first ones of the configuration."""
+"""Time between two samples: `status.SAMPLES` of them are five minutes."""
 _QUANTILE: Final = 0.95
 _QUANTILE_SAMPLES: Final = 12  # the last minute
 REQUESTS: Final = "tallygate_requests_total"

@@ -50,13 +50,17 @@ async function turn() {
   try {
     const said = await refresh();
     document.body.classList.remove("lost");
+    live.removeAttribute("role");
     live.textContent = said;
   } catch {
+    if (document.body.classList.contains("lost")) return;
     document.body.classList.add("lost");
-    if (!live.textContent.startsWith("no answer")) live.textContent = `no answer, shown ${live.textContent}`;
+    live.setAttribute("role", "alert");
+    live.textContent = `no answer, this is ${live.textContent}`;
+  } finally {
+    clearTimeout(timer);
+    timer = setTimeout(turn, PERIOD);
   }
-  clearTimeout(timer);
-  timer = setTimeout(turn, PERIOD);
 }
 
 pause.hidden = false;
