@@ -125,12 +125,13 @@ def explain(config: GatewayConfig, request: Request) -> Explanation:
     options = next(options for options in config.routes if options.name == route.name)
     exchange = Exchange(request, Clock())
     exchange.route, exchange.parameters = route.name, parameters
-    plugins = _stops(config.plugins_of(options), exchange)
+    others = _others([other for other in routes if other is not route], request, to=route)
+    plugins = _stops(config.plugins_of(options), exchange)  # from here on the request is as they leave it
     return Explanation(
         asked,
         host,
         plugins=plugins,
-        others=_others([other for other in routes if other is not route], request, to=route),
+        others=others,
         route=route.name,
         match=route.match.model_dump(exclude_defaults=True),
         parameters=dict(parameters),

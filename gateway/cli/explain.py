@@ -99,8 +99,8 @@ def _plugins(explanation: Explanation) -> Iterator[str]:
     width = max(len(plugin.name) for plugin in explanation.plugins)
     for plugin in explanation.plugins:
         yield f"  {plugin.name:{width}}  {', '.join(plugin.hooks) or 'no hooks'}"
-        yield f"  {'':{width}}    {plugin.does}"
+        yield f"    {plugin.does}"
         if plugin.target is not None:
-            yield f"  {'':{width}}    the target becomes {plugin.target}"
+            yield f"    the target becomes {plugin.target}"
         if plugin.unknown is not None:
-            yield f"  {'':{width}}    the target is not known: {plugin.unknown}"
+            yield f"    the target is not known: {plugin.unknown}"

@@ -16,19 +16,16 @@ class TargetGauges:
     """Shows what was reported last. A target that is not in a report any more is not exported any more either."""
 
     def __init__(self, metrics: Metrics) -> None:
-        labels = ("upstream", "target")
         self._available = metrics.gauge(
-            "tallygate_target_available",
-            "Whether new calls are sent to the target: 1 or 0.",
-            labels,
+            "tallygate_target_available", "Whether new calls are sent to the target: 1 or 0.", ("upstream", "target")
         )
         self._in_flight = metrics.gauge(
-            "tallygate_target_in_flight", "Calls that have a connection to the target.", labels
+            "tallygate_target_in_flight", "Calls that have a connection to the target.", ("upstream", "target")
         )
         self._latency = metrics.gauge(
             "tallygate_target_latency_seconds",
             "What calls to the target took lately, to the last byte: the median of each connection's last one.",
-            labels,
+            ("upstream", "target"),
         )
         self._shown: set[tuple[str, str]] = set()
 

@@ -52,8 +52,13 @@ def test_what_counts_as_worse(states: list[Any], shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("breakers", "shown"),
-    [([None, None], None), ([None, "closed"], "closed"), (["closed", "half-open"], "half-open"), (["half-open", "open"], "open")],
-)  # fmt: skip
+    [
+        ([None, None], None),
+        ([None, "closed"], "closed"),
+        (["closed", "half-open"], "half-open"),
+        (["half-open", "open"], "open"),
+    ],
+)
 def test_which_circuit_counts_as_worse(breakers: list[str | None], shown: str | None) -> None:
     reports = {f"edge-{n}": said(breaker=breaker) for n, breaker in enumerate(breakers)}
     assert merged(BOOKS, reports)[0].breaker == shown
