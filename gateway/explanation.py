@@ -8,7 +8,7 @@ what they would make of it (`Plugin.preview`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ import msgspec
 from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
+from gateway.config.description import match_of
 from gateway.config.plugin_loader import PluginSpec
 from gateway.exchange import Exchange, Request
 from gateway.http1.request_reader import RequestReader
@@ -69,8 +70,8 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     request: str
     host: str
-    plugins: list[PluginStop]
     others: list[OtherRoute]
+    plugins: list[PluginStop]
     route: str | None = None
     match: dict[str, Any] = {}
     parameters: dict[str, str] = {}
@@ -110,33 +111,32 @@ def explain(config: GatewayConfig, request: Request) -> Explanation:
     """What would become of this request. Raises BadRequest for a path that no two servers would read alike."""
     routes = [_route(options, config.plugins_of(options)) for options in config.routes]
     asked, host = f"{request.method} {request.target}", request.host
+    exchange = Exchange(request, Clock())
     try:
-        route, parameters = Router(routes).find(request)
+        route, exchange.parameters = Router(routes).find(request)
     except (NoRoute, MethodNotAllowed) as refusal:
         return Explanation(
             asked,
             host,
-            plugins=_stops(config.plugins_of(None), None),
-            others=_others(routes, request),
+            others=_others(config, routes, request),
+            plugins=_stops(config.plugins_of(None), exchange),
             status=refusal.status,
             title=refusal.title(),
             allow=refusal.headers.get("allow", ""),
         )
-    options = next(options for options in config.routes if options.name == route.name)
-    exchange = Exchange(request, Clock())
-    exchange.route, exchange.parameters = route.name, parameters
-    others = _others([other for other in routes if other is not route], request, to=route)
-    plugins = _stops(config.plugins_of(options), exchange)  # from here on the request is as they leave it
+    exchange.route = route.name
+    options = config.routes[route.place]
+    upstream = config.upstreams[options.upstream]
     return Explanation(
         asked,
         host,
-        plugins=plugins,
-        others=others,
+        others=_others(config, routes, request, to=route),
+        plugins=_stops(config.plugins_of(options), exchange),  # from here on the request is as they leave it
         route=route.name,
-        match=route.match.model_dump(exclude_defaults=True),
-        parameters=dict(parameters),
-        upstream=_call(options.upstream, config.upstreams[options.upstream], request),
-        limits=_limits(options, config.upstreams[options.upstream]),
+        match=match_of(config, route.place),
+        parameters=dict(exchange.parameters),
+        upstream=_call(options.upstream, upstream, request),
+        limits=_limits(options, upstream),
     )
 
 
@@ -145,50 +145,46 @@ def _route(options: RouteOptions, specs: Iterable[PluginSpec]) -> Route:
     return Route(options, looked_at, cast("Upstream", None), Clock())  # nothing is forwarded
 
 
-def _stops(specs: Sequence[PluginSpec], exchange: Exchange | None) -> list[PluginStop]:
+def _stops(specs: Iterable[PluginSpec], exchange: Exchange) -> list[PluginStop]:
     """The plugins in order, each seeing the target that those before it have left."""
     stops = []
     for spec in specs:
-        before = exchange.request.target if exchange is not None else ""
-        unknown = None
-        if exchange is not None:
-            try:
-                spec.plugin.preview(spec.config, exchange)
-            except Problem as refusal:
-                unknown = refusal.detail or refusal.title()
-        after = exchange.request.target if exchange is not None else ""
-        stops.append(
-            PluginStop(
-                spec.name,
-                spec.plugin.hooks(spec.config),
-                _first_line(spec.plugin),
-                after if after != before else None,
-                unknown,
-            )
-        )
+        before, unknown = exchange.request.target, None
+        try:
+            spec.plugin.preview(spec.config, exchange)
+        except Problem as refusal:
+            unknown = refusal.detail or refusal.title()
+        after = exchange.request.target
+        hooks, does = spec.plugin.hooks(spec.config), _first_line(spec.plugin)
+        stops.append(PluginStop(spec.name, hooks, does, after if after != before else None, unknown))
     return stops
 
 
-def _others(routes: Iterable[Route], request: Request, to: Route | None = None) -> list[OtherRoute]:
+def _others(
+    config: GatewayConfig, routes: Iterable[Route], request: Request, to: Route | None = None
+) -> list[OtherRoute]:
     """The routes that come nearest to taking the request, which `to` does take, and why they do not."""
     found = []
     for route in routes:
-        failed = [text for only, text in _conditions(route.match, request) if not _takes(only, request)]
-        reason = ", and ".join(failed) if failed else f"it matches too, and {to.name} is more specific" if to else ""
-        found.append((len(failed), OtherRoute(route.name, reason)))
+        if route is not to:
+            failed = list(_failed(route.match, match_of(config, route.place), request))
+            reason = ", and ".join(failed) or f"it matches too, and {to.name if to else 'none'} is more specific"
+            found.append((len(failed), OtherRoute(route.name, reason)))
     found.sort(key=lambda entry: entry[0])
     return [other for _, other in found[:MOST_OTHERS]]
 
 
-def _conditions(match: MatchOptions, request: Request) -> Iterable[tuple[MatchOptions, str]]:
-    """Each condition of a route alone, and what is to be said of a request for which it does not hold."""
-    if match.host is not None:
-        yield MatchOptions(host=match.host), f"the host is {request.host or 'missing'}, not {match.host}"
-    yield MatchOptions(path=match.path), f"the path is not {match.path}"
-    if match.methods is not None:
-        yield MatchOptions(methods=match.methods), f"the method is {request.method}, not {' or '.join(match.methods)}"
+def _failed(match: MatchOptions, shown: Mapping[str, Any], request: Request) -> Iterator[str]:
+    """What is to be said of each condition that does not hold for the request, in the words of what may be `shown`."""
+    if match.host is not None and not _takes(MatchOptions(host=match.host), request):
+        yield f"the host is {request.host or 'missing'}, not {match.host}"
+    if not _takes(MatchOptions(path=match.path), request):
+        yield f"the path is not {match.path}"
+    if match.methods is not None and not _takes(MatchOptions(methods=match.methods), request):
+        yield f"the method is {request.method}, not {' or '.join(match.methods)}"
     for name, value in match.headers.items():
-        yield MatchOptions(headers={name: value}), f"the field {name} is not {value}"
+        if not _takes(MatchOptions(headers={name: value}), request):
+            yield f"the field {name} is not {shown['headers'][name]}"
 
 
 def _takes(match: MatchOptions, request: Request) -> bool:

@@ -13,6 +13,7 @@ from gateway.background import Background
 from gateway.child import Child
 from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
+from gateway.config.description import match_of
 from gateway.node.edge_process import EdgeProcess
 from gateway.node.history import DURATIONS, REQUESTS, SAMPLE_SECONDS, History
 from gateway.node.target_reports import TargetReports, merged
@@ -60,11 +61,11 @@ class Overview:
         routes = [
             RouteStatus(
                 route.name,
-                route.match.model_dump(exclude_defaults=True),
+                match_of(config, place),
                 [PluginStatus(spec.name, spec.plugin.hooks(spec.config)) for spec in config.plugins_of(route)],
                 route.upstream,
             )
-            for route in config.routes
+            for place, route in enumerate(config.routes)
         ]
         silent = [name for name, report in reports.items() if report is None]
         return Routes(routes, merged(config.upstreams, reports), silent)

@@ -111,6 +111,15 @@ def test_only_the_nearest_others_are_named(here: Path) -> None:
     assert len(explained(loaded(head + routes), "GET", "/r7").others) == MOST_OTHERS
 
 
+def test_a_secret_in_a_condition_is_not_shown(here: Path) -> None:
+    text = CONFIG.replace("x-kind: paper", "x-kind: '${KIND}'")
+    config = loaded(text, KIND="top-secret")
+    found = explained(config, "GET", "http://api.example.com/books/7", x_kind="top-secret")
+    assert (found.route, found.match["headers"]) == ("book", {"x-kind": "${KIND}"})
+    found = explained(config, "GET", "http://api.example.com/books/7")
+    assert found.others[0].reason == "the field x-kind is not ${KIND}"
+
+
 @pytest.mark.parametrize(
     ("method", "url", "fields", "problem"),
     [
