@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 class TargetGauges:
-    """Shows what was reported last. A target that is not in a report any more is not exported any more either."""
+    """Shows what was reported last; a target that is not in it is not exported any more. As with every metric, those
+    beyond `metrics.SERIES_PER_FAMILY` share one series.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._available = metrics.gauge(

@@ -64,6 +64,7 @@ class EdgeProcess:
         self._hears = asyncio.Event()
         self._prepared = 0
         self._reports = 0
+        self._owed: Report | None = None  # a question whose answer nobody has heard
         self._drain: Drain | None = None
         self.child = Child(
             f"edge-{slot}",
@@ -109,8 +110,7 @@ class EdgeProcess:
             return None
         try:
             async with asyncio.timeout(REPORT_SECONDS), self._turn:
-                self._reports += 1
-                answer = await self._ask(Report(self._reports))
+                answer = await self._ask_to_report()
             return answer.read() if isinstance(answer, Reported) else None
         except (TimeoutError, msgspec.DecodeError):
             return None
@@ -142,6 +142,7 @@ class EdgeProcess:
             self._hang_up()
             if self._ends is not None:
                 self._pipe = ControlPipe(self._ends[0].detach())
+                self._owed = None
                 self._ask_to_drain()  # which may have been meant for it before it could be told
                 if not await self._begins():
                     await asyncio.Event().wait()  # it is about to end, and its end is being watched
@@ -192,21 +193,39 @@ class EdgeProcess:
         self._prepared = generation.number if isinstance(answer, Prepared) else 0
         return answer
 
+    async def _ask_to_report(self) -> Message | None:
+        """One question at a time, so that a process which hangs does not come back to a pipe that is full of them."""
+        if self._owed is not None:
+            late = await self._answer_to(self._owed)
+            if not isinstance(late, Reported):
+                return None
+            late.close()  # who knows how old it is
+        self._reports += 1
+        self._owed = Report(self._reports)
+        return await self._ask(self._owed)
+
     async def _ask(self, question: Prepare | Commit | Report) -> Message | None:
         """The answer, None if the process has ended."""
         answer = None
         if self._pipe is not None and self._pipe.say(question):
-            answer = await self._hear()
-            while answer is not None and not _answers(answer, question):
-                if isinstance(answer, Reported):
-                    answer.close()
-                answer = await self._hear()  # that one came too late for whoever had asked
+            answer = await self._answer_to(question)
         if answer is None:
             self._hears.clear()
         return answer
 
+    async def _answer_to(self, question: Prepare | Commit | Report) -> Message | None:
+        answer = await self._hear()
+        while answer is not None and not _answers(answer, question):
+            if isinstance(answer, Reported):
+                answer.close()
+            answer = await self._hear()  # that one came too late for whoever had asked
+        return answer
+
     async def _hear(self) -> Message | None:
-        return await self._pipe.hear() if self._pipe is not None else None
+        message = await self._pipe.hear() if self._pipe is not None else None
+        if isinstance(message, Reported):
+            self._owed = None
+        return message
 
     def _ask_to_drain(self) -> None:
         if self._pipe is not None and self._drain is not None:

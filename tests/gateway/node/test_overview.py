@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.node import edge_process
 from tests.gateway.node.test_processes import until
 from tests.gateway.node.test_reload import Node
 
@@ -71,6 +72,23 @@ async def test_one_that_is_stopped_or_dead_is_silent(node: Node) -> None:
     assert document["upstreams"][0]["targets"][0]["health"] == "unknown"
     os.kill(first.pid, signal.SIGCONT)
     await until(lambda: second.ready)
+
+
+async def test_one_that_hangs_for_long_is_not_flooded_with_questions(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge = node.supervisor._edges[0]
+    pid = edge.child.pid
+    assert pid is not None
+    monkeypatch.setattr(edge_process, "REPORT_SECONDS", 0.002)
+    os.kill(pid, signal.SIGSTOP)
+    for _ in range(500):
+        assert await edge.report() is None
+    os.kill(pid, signal.SIGCONT)
+    monkeypatch.setattr(edge_process, "REPORT_SECONDS", 5.0)
+    assert await edge.report() is not None
+    node.write("first", "second")
+    assert await node.supervisor.reload() == ["  route second: added, with nothing to guard it"]
 
 
 async def test_what_a_reload_has_brought_is_shown(node: Node) -> None:
