@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 from gateway.body import BodyTooLarge
@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 Hook: TypeAlias = Callable[..., Any]
 Stop: TypeAlias = tuple[int, Hook, bool]  # place in the chain, the hook, does it await
+Entering: TypeAlias = Coroutine[Any, Any, Response | None]
+"""What is left of the way in, and has to wait."""
 Forward: TypeAlias = Callable[[Exchange], Awaitable[Response]]
 
 
@@ -41,6 +43,13 @@ def _checked(answer: object, hook: Hook) -> Response:
     return answer
 
 
+async def _waited(answer: object, hook: Hook) -> Response | None:
+    """What a hook answered with, once it is there. Raises TypeError as above."""
+    if inspect.isawaitable(answer):
+        answer = await answer
+    return None if answer is None else _checked(answer, hook)
+
+
 def as_problem(error: Exception, exchange: Exchange) -> Problem:
     """A Problem is an answer; anything else is a bug of ours, logged with its traceback."""
     if isinstance(error, Problem):
@@ -61,6 +70,7 @@ class Chain:
         "on_request",
         "on_response",
         "on_sending",
+        "on_upgrade",
         "plugins",
         "sees_body",
         "waits",
@@ -72,21 +82,25 @@ class Chain:
         self.on_request = stops(plugins, "on_request", may_wait=True)
         self.on_response = stops(plugins, "on_response", may_wait=True)[::-1]
         self.waits = any(waits for _, _, waits in self.on_request + self.on_response)
+        self.on_upgrade = stops(plugins, "on_upgrade", may_wait=False)[::-1]
         self.on_chunk = stops(plugins, "on_chunk", may_wait=False)[::-1]
         self.on_sending = stops(plugins, "on_sending", may_wait=False)[::-1]
         self.sees_body = bool(self.on_chunk or self.on_sending)
         self.on_finish = stops(plugins, "on_finish", may_wait=False)[::-1]
 
-    def enter(self, exchange: Exchange) -> Response | None:
-        """Walk in, through a chain that never waits; a response if a plugin answered, or None: call the upstream.
+    def enter(self, exchange: Exchange) -> Response | Entering | None:
+        """Walk in: a response if a plugin answered, or None: call the upstream. Where a hook waits, now or on the way
+        out, a coroutine does the rest, for `respond`, and has either.
 
         Raises what a hook raised.
         """
+        if self.waits:
+            return self._enter(exchange)
         for place, hook, _ in self.on_request:
             exchange.reached = place
-            response: Response | None = hook(exchange)
-            if response is not None:
-                return _checked(response, hook)
+            answer = hook(exchange)
+            if answer is not None:
+                return answer if isinstance(answer, Response) else self._go_on(exchange, hook, answer)
         exchange.reached = self.length
         return None
 
@@ -105,13 +119,13 @@ class Chain:
                     response = other
         return response
 
-    async def respond(self, exchange: Exchange, forward: Forward) -> Response:
+    async def respond(self, exchange: Exchange, forward: Forward, entering: Entering | None = None) -> Response:
         """Walk in, call the upstream unless a plugin answered, walk back out, waiting where hooks do.
 
-        Raises nothing but CancelledError.
+        `entering` is what `enter` left to do, if it was called. Raises nothing but CancelledError.
         """
         try:
-            response = await self._enter(exchange)
+            response = await (entering or self._enter(exchange))
             if response is None:
                 response = await forward(exchange)
         except Exception as error:  # noqa: BLE001 - the border, as above
@@ -122,12 +136,18 @@ class Chain:
                 response = exchange.response = await self._pass_back(exchange, response, hook, waits)
         return response
 
-    async def _enter(self, exchange: Exchange) -> Response | None:
-        for place, hook, waits in self.on_request:
-            exchange.reached = place
-            response: Response | None = (await hook(exchange)) if waits else hook(exchange)
-            if response is not None:
-                return _checked(response, hook)
+    async def _go_on(self, exchange: Exchange, hook: Hook, answer: object) -> Response | None:
+        """The rest of the way in, from a hook on whose answer it waits."""
+        response = await _waited(answer, hook)
+        return response if response is not None else await self._enter(exchange, exchange.reached + 1)
+
+    async def _enter(self, exchange: Exchange, first: int = 0) -> Response | None:
+        for place, hook, _ in self.on_request:
+            if place >= first:
+                exchange.reached = place
+                response = await _waited(hook(exchange), hook)
+                if response is not None:
+                    return response
         exchange.reached = self.length
         return None
 
@@ -146,6 +166,11 @@ class Chain:
             return response
         response.close()
         return other  # type: ignore[no-any-return]
+
+    def upgrade(self, exchange: Exchange) -> None:
+        """The connection is about to become a tunnel to the upstream. Raises what a hook raised."""
+        for _, hook, _ in self.on_upgrade:
+            hook(exchange)
 
     def passes(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
         """A piece of the body on its way out, through the plugins that stood before the response's maker.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Final, TypeAlias
 
 from pydantic import Field, field_validator
@@ -12,10 +13,13 @@ from gateway.options import Options
 
 CONSUMER_FIELD: Final = "X-Tallygate-Consumer"
 ORGANIZATION_FIELD: Final = "X-Tallygate-Organization"
+USER_FIELD: Final = "X-Tallygate-User"
 """The header fields that tell an upstream who calls; a client's own are never believed."""
 
 # What goes into a header field and a usage record: visible ASCII, of bounded length.
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,126}[!-~])?$")]
+_NAME: Final = re.compile(r"[!-~](?:[ -~]{0,126}[!-~])?")
+Name: TypeAlias = Annotated[str, Field(pattern=rf"^{_NAME.pattern}$")]
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class KeyOptions(Options):
@@ -50,20 +54,46 @@ class ConsumerOptions(Options):
 class Consumer:
     """Who calls (`name`), who pays (`organization`), and the key that said so (`key` is its id, never the secret).
 
-    `identity` is the header lines that tell an upstream who calls.
+    `user` is the person behind it, if there is one. `roles`, `scopes` (of a token) and `permissions` are what it may
+    do, as text that authorization reads; `attributes` are other facts about it, such as a certificate's subject.
+    `identity` is the header lines that tell an upstream who calls. Raises ValueError for a name that cannot stand in a
+    header line.
     """
 
-    __slots__ = ("identity", "key", "name", "organization", "plan_version", "subscription")
+    __slots__ = (
+        *("attributes", "identity", "key", "name", "organization", "permissions", "plan_version", "roles", "scopes"),
+        *("subscription", "user"),
+    )
 
     def __init__(
-        self, name: str, organization: str, subscription: str = "", plan_version: str = "", key: str = ""
+        self,
+        name: str,
+        organization: str,
+        subscription: str = "",
+        plan_version: str = "",
+        key: str = "",
+        *,
+        user: str = "",
+        roles: frozenset[str] = frozenset(),
+        scopes: frozenset[str] = frozenset(),
+        permissions: tuple[str, ...] = (),
+        attributes: Mapping[str, str] = _NONE,
     ) -> None:
         self.name = name
         self.organization = organization
         self.subscription = subscription
         self.plan_version = plan_version
         self.key = key
-        self.identity = f"{CONSUMER_FIELD}: {name}\r\n{ORGANIZATION_FIELD}: {organization}\r\n".encode("ascii")
+        self.user = user
+        self.roles = roles
+        self.scopes = scopes
+        self.permissions = permissions
+        self.attributes = attributes
+        said = {CONSUMER_FIELD: name, ORGANIZATION_FIELD: organization} | ({USER_FIELD: user} if user else {})
+        for text in said.values():
+            if not _NAME.fullmatch(text):
+                raise ValueError("a name of a caller is visible ASCII, at most 128 characters")
+        self.identity = "".join(f"{field}: {text}\r\n" for field, text in said.items()).encode("ascii")
 
 
 class Consumers:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from random import Random
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.admin.status import Behind
 from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
@@ -27,9 +29,11 @@ from gateway.plugin import AnyPlugin
 from gateway.problem import BadRequest, MethodNotAllowed, NoRoute, Problem
 from gateway.route import MatchOptions, Route, RouteOptions
 from gateway.router import Router
+from gateway.upstream.split import Split
 
 if TYPE_CHECKING:
     from gateway.body import Source
+    from gateway.upstream.bulkhead import BulkheadOptions
     from gateway.upstream.options import UpstreamOptions
     from gateway.upstream.upstream import Upstream
 
@@ -56,17 +60,23 @@ class OtherRoute(msgspec.Struct, frozen=True):
 
 
 class UpstreamCall(msgspec.Struct, frozen=True):
-    """What would be called: an upstream, one of its targets with this request line and Host."""
+    """What would be called: an upstream, one of its targets with this request line and Host, within these limits."""
 
     name: str
+    weight: int
     balancer: str
     targets: list[str]
     request: str
     host: str
+    limits: dict[str, str]
 
 
 class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What would become of a request. Without a `route`, `status` and `title` say how it is refused."""
+    """What would become of a request. Without a `route`, `status` and `title` say how it is refused.
+
+    Of several upstreams that share a route's requests, `picked` names the one that the request's own key decides for,
+    empty where it is drawn or depends on who calls.
+    """
 
     request: str
     host: str
@@ -75,8 +85,11 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
     route: str | None = None
     match: dict[str, Any] = {}
     parameters: dict[str, str] = {}
-    upstream: UpstreamCall | None = None
     limits: dict[str, str] = {}
+    upstreams: list[UpstreamCall] = []
+    picked: str = ""
+    fallback: str | int | None = None
+    mirror: str | None = None
     status: int = 0
     title: str = ""
     allow: str = ""
@@ -126,7 +139,6 @@ def explain(config: GatewayConfig, request: Request) -> Explanation:
         )
     exchange.route = route.name
     options = config.routes[route.place]
-    upstream = config.upstreams[options.upstream]
     return Explanation(
         asked,
         host,
@@ -135,8 +147,11 @@ def explain(config: GatewayConfig, request: Request) -> Explanation:
         route=route.name,
         match=match_of(config, route.place),
         parameters=dict(exchange.parameters),
-        upstream=_call(options.upstream, upstream, request),
-        limits=_limits(options, upstream),
+        limits=_limits_of_route(options),
+        upstreams=[_call(name, weight, config.upstreams[name], request) for name, weight in options.shares.items()],
+        picked=_picked(options, request),
+        fallback=Behind.of(options).fallback,
+        mirror=Behind.of(options).mirror,
     )
 
 
@@ -197,25 +212,38 @@ def _takes(match: MatchOptions, request: Request) -> bool:
     return True
 
 
-def _call(name: str, options: UpstreamOptions, request: Request) -> UpstreamCall:
+def _picked(route: RouteOptions, request: Request) -> str:
+    if route.split_by is None or route.split_by.reader()(request) is None:
+        return ""
+    return Split(route.split, route.split_by, Random()).pick(request)  # noqa: S311 - a key decides, nothing is drawn
+
+
+def _call(name: str, weight: int, options: UpstreamOptions, request: Request) -> UpstreamCall:
     kept = request.host if options.host == "preserve" else ""
     host = kept or ("the target's own" if options.host in ("preserve", "target") else options.host)
     targets = [target.url for target in options.targets]
-    return UpstreamCall(name, options.balancer.name, targets, f"{request.method} {request.target}", host)
+    line = f"{request.method} {request.target}"
+    return UpstreamCall(name, weight, options.balancer.name, targets, line, host, _limits_of_upstream(options))
 
 
-def _limits(route: RouteOptions, upstream: UpstreamOptions) -> dict[str, str]:
-    """What bounds such a request, in the words of the configuration."""
+def _limits_of_route(route: RouteOptions) -> dict[str, str]:
+    """What bounds such a request on its way to an upstream, in the words of the configuration."""
+    limits = {"max_body": write_amount(route.max_body, "size")}
+    return limits | ({} if route.bulkhead is None else {"bulkhead": _places(route.bulkhead)})
+
+
+def _limits_of_upstream(upstream: UpstreamOptions) -> dict[str, str]:
+    """What bounds a call, in the words of the configuration."""
     timeouts = upstream.timeouts
     limits = {
-        "max_body": write_amount(route.max_body, "size"),
         "timeouts": ", ".join(
-            f"{name} {write_amount(getattr(timeouts, name), 'duration')}" for name in type(timeouts).model_fields
+            f"{name} {write_amount(getattr(timeouts, name), 'duration')}"
+            for name in ("connect", "first_byte", "idle", "total")
         ),
         "max_connections": f"{upstream.max_connections} per process, {upstream.max_waiting} calls may wait",
     }
     if upstream.bulkhead is not None:
-        limits["bulkhead"] = f"{upstream.bulkhead.max_in_flight} in flight, {upstream.bulkhead.max_waiting} may wait"
+        limits["bulkhead"] = _places(upstream.bulkhead)
     if upstream.retry is not None:
         limits["retry"] = f"{upstream.retry.attempts} attempts"
     if upstream.circuit_breaker is not None:
@@ -223,6 +251,10 @@ def _limits(route: RouteOptions, upstream: UpstreamOptions) -> dict[str, str]:
         share = write_amount(breaker.failure_threshold, "rate")
         limits["circuit_breaker"] = f"opens at {share} failures of {breaker.minimum_requests} calls or more"
     return limits
+
+
+def _places(bulkhead: BulkheadOptions) -> str:
+    return f"{bulkhead.max_in_flight} in flight per process, {bulkhead.max_waiting} may wait"
 
 
 def _first_line(plugin: type[AnyPlugin]) -> str:

@@ -12,6 +12,7 @@ from asyncio import timeout
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Final
 
 from aiohttp import (
@@ -63,9 +64,18 @@ class Fetch:
             fields_back = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
             return Fetched(response.status, Headers(fields_back), bytes(body))
 
-    async def status(self, url: str, *, within: float, fields: Mapping[str, str] | None = None) -> int:
-        """GET `url` for the status alone; the body is not waited for. Raises FetchFailed."""
-        async with self._ask(url, within, fields) as response:
+    async def status(
+        self,
+        url: str,
+        *,
+        within: float,
+        fields: Mapping[str, str] | None = None,
+        tls: tuple[SSLContext, str] | None = None,
+    ) -> int:
+        """GET `url` for the status alone; the body is not waited for. `tls` is how the server is verified, and who it
+        must be, where that is not what its URL says. Raises FetchFailed.
+        """
+        async with self._ask(url, within, fields, tls) as response:
             return response.status
 
     async def close(self) -> None:
@@ -75,7 +85,9 @@ class Fetch:
             await session.close()
 
     @asynccontextmanager
-    async def _ask(self, url: str, within: float, fields: Mapping[str, str] | None) -> AsyncIterator[ClientResponse]:
+    async def _ask(
+        self, url: str, within: float, fields: Mapping[str, str] | None, tls: tuple[SSLContext, str] | None = None
+    ) -> AsyncIterator[ClientResponse]:
         if self._session is None:  # made where a loop runs
             self._session = ClientSession(
                 connector=TCPConnector(limit=_CONNECTIONS, force_close=True),
@@ -85,8 +97,10 @@ class Fetch:
                 timeout=ClientTimeout(),  # each request brings its own deadline
                 headers={"user-agent": "tallygate", "accept-encoding": "identity"},
             )
+        context, name = tls or (True, None)
+        asking = self._session.get(url, headers=fields, allow_redirects=False, ssl=context, server_hostname=name)
         try:
-            async with timeout(within), self._session.get(url, headers=fields, allow_redirects=False) as response:
+            async with timeout(within), asking as response:
                 try:
                     yield response
                 finally:

@@ -149,6 +149,12 @@ class ConfigurationRefused(Problem):
     status, slug = 422, "configuration-refused"
 
 
+class UpgradeRequired(Problem):
+    """This version of WebSocket is not spoken here."""
+
+    status, slug = 426, "upgrade-required"
+
+
 class HeadTooLarge(Problem):
     """The request's head is larger than this gateway accepts."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NoReturn
 
 from pydantic import field_validator
 
+from gateway.authentication import Authenticator
+from gateway.consumers import Consumer
 from gateway.exchange import Exchange, Request
 from gateway.header_options import FieldName
 from gateway.headers import Headers
 from gateway.keys import LONGEST_KEY, PREFIX, digest
-from gateway.plugin import Plugin, PluginConfig
-from gateway.problem import Unauthorized
+from gateway.plugin import PluginConfig
 from gateway.services import Services
 
 
@@ -38,10 +38,8 @@ class Config(PluginConfig):
         return value
 
 
-class KeyAuth(Plugin[Config]):
+class KeyAuth(Authenticator[Config]):
     """Refuses with 401 and never says why: no key, a malformed one and an unknown one look alike."""
-
-    guards = "authentication"
 
     @classmethod
     def preview(cls, config: Config, exchange: Exchange) -> None:
@@ -57,19 +55,19 @@ class KeyAuth(Plugin[Config]):
         self._forward = config.forward
         self._find = self._in_fields  # bound once: `Headers.once` knows it again
         self._by_digest = services.consumers.by_key_digest
-        scheme = "Bearer" if config.bearer else "ApiKey"
-        self._challenge = {"www-authenticate": f'{scheme} realm="{config.realm}"'}
+        self.challenge = f'{"Bearer" if config.bearer else "ApiKey"} realm="{config.realm}"'
 
-    def on_request(self, exchange: Exchange) -> None:
+    def authenticate(self, exchange: Exchange) -> Consumer | None:
         request = exchange.request
         found = request.headers.once(self._find)
         if self._query is not None and "?" in request.target:
             found = self._in_target(request, self._query, found)
-        consumer = self._by_digest(found) if found is not None else None
+        if found is None:
+            return None
+        consumer = self._by_digest(found)
         if consumer is None:
-            self._refuse()
-        exchange.consumer = consumer
-        request.identity = consumer.identity
+            raise self.refusal()
+        return consumer
 
     def _in_fields(self, headers: Headers) -> bytes | None:
         """The digest of the one key in the header fields, which is taken out of them unless it is to be forwarded."""
@@ -85,7 +83,7 @@ class KeyAuth(Plugin[Config]):
         if not found:
             return ()
         if len(found) > 1:
-            self._refuse()
+            raise self.refusal()
         scheme, _, token = found[0].partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token.startswith(PREFIX):
@@ -100,7 +98,7 @@ class KeyAuth(Plugin[Config]):
             return in_fields
         found = self._only(values)
         if in_fields is not None and found != in_fields:
-            self._refuse()
+            raise self.refusal()
         if not self._forward:
             request.target = target
         return found
@@ -111,11 +109,8 @@ class KeyAuth(Plugin[Config]):
             return None
         key = keys[0]
         if len(key) > LONGEST_KEY or any(other != key for other in keys[1:]):
-            self._refuse()
+            raise self.refusal()
         return digest(key)
-
-    def _refuse(self) -> NoReturn:
-        raise Unauthorized(headers=self._challenge)
 
 
 def without_parameter(target: str, name: str) -> tuple[str, list[str]]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.route import RouteOptions
 from gateway.upstream.health import HealthState
 from gateway.upstream.report import TargetReport
 
@@ -22,13 +23,39 @@ class PluginStatus(msgspec.Struct, frozen=True):
     hooks: list[str]
 
 
+class Behind(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What stands behind a route: the upstreams that answer, each with its weight, and what there is besides.
+
+    `fallback` is the upstream that is called when they fail, or the status of the reply that is given then.
+    """
+
+    upstreams: dict[str, int]
+    fallback: str | int | None = None
+    mirror: str | None = None
+    mirror_share: float = 0.0
+    max_in_flight: int | None = None
+
+    @classmethod
+    def of(cls, route: RouteOptions) -> Behind:
+        """What these options say."""
+        fallback, mirror, bulkhead = route.fallback, route.mirror, route.bulkhead
+        reply = fallback.reply.status if fallback is not None and fallback.reply is not None else None
+        return cls(
+            route.shares,
+            fallback.upstream if fallback is not None and fallback.upstream is not None else reply,
+            mirror.upstream if mirror is not None else None,
+            mirror.share if mirror is not None else 0.0,
+            bulkhead.max_in_flight if bulkhead is not None else None,
+        )
+
+
 class RouteStatus(msgspec.Struct, frozen=True):
-    """A route: what it matches, its plugins in order, and the name of its upstream."""
+    """A route: what it matches, its plugins in order, and what is behind it."""
 
     name: str
     match: dict[str, Any]
     plugins: list[PluginStatus]
-    upstream: str
+    behind: Behind
 
 
 class TargetStatus(msgspec.Struct, frozen=True):

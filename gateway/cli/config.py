@@ -14,7 +14,8 @@ from gateway.config.configuration import GatewayConfig, load
 from gateway.config.description import Description, describe
 from gateway.config.diff import differences
 from gateway.downstream.listener import parse_bind
-from gateway.route import MatchOptions
+from gateway.options import write_rate
+from gateway.route import MatchOptions, RouteOptions
 
 RUNNING: Final = "running"
 
@@ -59,13 +60,15 @@ def _address(text: str) -> str:
 
 def check(options: Namespace) -> int:
     """Prints what the configuration does, or what differs. 1 if something that protects a route or a limit is gone."""
-    config = load(options.config, os.environ)
+    config = load(options.config, os.environ, serving=True)
     counts = (
         _count(len(config.routes), "route"),
         _count(len(config.upstreams), "upstream"),
         _count(len(config.listeners), "listener"),
     )
     print(f"{options.config}: valid, {', '.join(counts)}")
+    for warning in config.warnings:
+        print(f"warning: {warning}")
     if options.diff is not None:
         return _show_differences(_other(options, config), describe(config))
     for line in _walks(config):
@@ -114,8 +117,22 @@ def _walks(config: GatewayConfig) -> Iterator[str]:
         width = max((len(spec.name) for spec in specs), default=0)
         for spec in specs:
             yield f"  {spec.name:{width}}  {', '.join(spec.plugin.hooks(spec.config)) or 'no hooks'}"
-        targets = ", ".join(target.url for target in config.upstreams[route.upstream].targets)
-        yield f"  → {route.upstream} ({targets})"
+        yield from _ends(config, route)
+
+
+def _ends(config: GatewayConfig, route: RouteOptions) -> Iterator[str]:
+    def described(name: str) -> str:
+        return f"{name} ({', '.join(target.url for target in config.upstreams[name].targets)})"
+
+    whole = sum(route.shares.values())
+    for name, weight in route.shares.items():
+        share = f"{write_rate(weight / whole)} to " if route.split else ""
+        yield f"  → {share}{described(name)}"
+    if route.fallback is not None:
+        reply, other = route.fallback.reply, route.fallback.upstream
+        yield f"  else {described(other) if other is not None else ''}{f'a reply of {reply.status}' if reply else ''}"
+    if route.mirror is not None:
+        yield f"  and a copy of {write_rate(route.mirror.share)} to {described(route.mirror.upstream)}"
 
 
 def _condition(match: MatchOptions) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +13,7 @@ import msgspec
 from gateway.cli.admin_client import AdminUnreachable, ask
 from gateway.cli.config import takes_admin, takes_config
 from gateway.config.configuration import load
-from gateway.explanation import Explanation, explain, request_of
+from gateway.explanation import Explanation, UpstreamCall, explain, request_of
 from gateway.problem import Problem
 
 
@@ -76,20 +76,18 @@ def _lines(explanation: Explanation) -> Iterator[str]:
         for name, value in explanation.parameters.items():
             yield f"  {{{name}}} is {value}"
     yield from _plugins(explanation)
-    if explanation.upstream is not None:
-        call = explanation.upstream
-        yield f"upstream {call.name}, {call.balancer.replace('_', ' ')}"
-        for target in call.targets:
-            yield f"  {target}"
-        yield f"  is sent {call.request}, Host: {call.host}"
     if explanation.limits:
         yield "limits"
-        width = max(map(len, explanation.limits))
-        yield from (f"  {name:{width}}  {value}" for name, value in explanation.limits.items())
+        yield from _table(explanation.limits)
+    for call in explanation.upstreams:
+        yield from _call(call, explanation)
+    if explanation.fallback is not None:
+        yield f"should that fail: {explanation.fallback}"
+    if explanation.mirror is not None:
+        yield f"mirrored to {explanation.mirror}"
     if explanation.others:
         yield "other routes"
-        width = max(len(other.name) for other in explanation.others)
-        yield from (f"  {other.name:{width}}  {other.reason}" for other in explanation.others)
+        yield from _table({other.name: other.reason for other in explanation.others})
 
 
 def _plugins(explanation: Explanation) -> Iterator[str]:
@@ -104,3 +102,19 @@ def _plugins(explanation: Explanation) -> Iterator[str]:
             yield f"    the target becomes {plugin.target}"
         if plugin.unknown is not None:
             yield f"    the target is not known: {plugin.unknown}"
+
+
+def _call(call: UpstreamCall, explanation: Explanation) -> Iterator[str]:
+    share = ""
+    if len(explanation.upstreams) > 1:
+        total = sum(each.weight for each in explanation.upstreams)
+        share = f", {call.weight} of {total} requests" + (", this one too" if call.name == explanation.picked else "")
+    yield f"upstream {call.name}, {call.balancer.replace('_', ' ')}{share}"
+    yield from (f"  {target}" for target in call.targets)
+    yield f"  is sent {call.request}, Host: {call.host}"
+    yield from _table(call.limits)
+
+
+def _table(rows: Mapping[str, str]) -> Iterator[str]:
+    width = max(map(len, rows), default=0)
+    return (f"  {name:{width}}  {value}" for name, value in rows.items())

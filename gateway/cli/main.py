@@ -172,7 +172,7 @@ def _version(_: Namespace) -> int:
 
 
 def _up(options: Namespace) -> int:
-    config = load(options.config, os.environ)
+    config = load(options.config, os.environ, serving=True)
     handler = log.configure()
     work = run_up(
         config, options.config, demo=options.demo, migrate=migrate, announce=_say, persistent=not options.forgetful
@@ -185,7 +185,7 @@ def _up(options: Namespace) -> int:
 
 
 def _edge(options: Namespace) -> int:
-    config = load(options.config, os.environ)
+    config = load(options.config, os.environ, serving=True)
     handler = log.configure()
     try:
         _run(run_edge(config, options.config))

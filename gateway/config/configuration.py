@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import Field, PrivateAttr, ValidationError
 
 from gateway.admin.options import AdminOptions
+from gateway.config.certificates import check_certificates
 from gateway.config.names import check_names, check_upstream
 from gateway.config.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.config.reader import read
@@ -22,6 +23,7 @@ from gateway.config.watch import ReloadOptions
 from gateway.config.wording import Finding, did_you_mean, findings
 from gateway.consumers import ConsumerOptions
 from gateway.downstream.listener import ListenerOptions
+from gateway.downstream.shedding import SheddingOptions
 from gateway.metering.usage import UsageOptions
 from gateway.networks import Network
 from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams
@@ -50,6 +52,8 @@ class GatewayConfig(Options):
     """Edge processes; `auto` starts one per core."""
     drain_timeout: Duration = 30.0
     """How long requests in flight may take to finish when a process stops."""
+    shedding: SheddingOptions | None = None
+    """Refusing requests while a process cannot keep up; without it none is refused."""
     reload: ReloadOptions = ReloadOptions()
     """Taking a changed configuration while requests are served."""
     stores: StoresOptions = StoresOptions()
@@ -71,6 +75,7 @@ class GatewayConfig(Options):
 
     _chains: dict[str | None, list[PluginSpec]] = PrivateAttr(default_factory=dict)
     _shared: dict[str, Options] = PrivateAttr(default_factory=dict)
+    _warnings: list[str] = PrivateAttr(default_factory=list)
     _source: Source = PrivateAttr()
 
     @property
@@ -86,6 +91,11 @@ class GatewayConfig(Options):
         """
         return self._chains[route.name if route is not None else None]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is not wrong, but will be or should not be, each with its line. Only `load` for serving finds any."""
+        return self._warnings
+
     def shared(self, plugin: str) -> Options | None:
         """The top-level section that a plugin owns (its `Shared`), or None if the file has none."""
         return self._shared.get(plugin)
@@ -95,17 +105,20 @@ class GatewayConfig(Options):
         return self._shared
 
 
-def load(path: Path | str, environment: Mapping[str, str]) -> GatewayConfig:
-    """Read and check a configuration file. Raises ConfigError with everything that is wrong with it."""
+def load(path: Path | str, environment: Mapping[str, str], *, serving: bool = False) -> GatewayConfig:
+    """Read and check a configuration file. Raises ConfigError with everything that is wrong with it.
+
+    `serving`: it is to be served with, so the files it names must be fit for that; who only bills need not have them.
+    """
     source = read(path, environment)
-    config = compose(source)
+    config = compose(source, serving=serving)
     config._source = source
     return config
 
 
-def compose(source: Source) -> GatewayConfig:
+def compose(source: Source, *, serving: bool = False) -> GatewayConfig:
     """Check what was read. Raises ConfigError with everything that is wrong with it."""
-    return _Composition(source).config()
+    return _Composition(source).config(serving)
 
 
 class _Composition:
@@ -115,13 +128,14 @@ class _Composition:
         self._source = source
         self._unusable: set[str] = set()  # plugins that cannot be loaded; said once
 
-    def config(self) -> GatewayConfig:
+    def config(self, serving: bool) -> GatewayConfig:
         """The configuration, whole. Raises ConfigError."""
         shared = self._sections()
         top = self._chain(("plugins",))
         own = [self._chain(("routes", index, "plugins")) for index in range(self._length(("routes",)))]
         config = self._checked(GatewayConfig, (), leave_out=shared)
         check_names(self._source)
+        warnings = check_certificates(self._source) if serving else []
         if self._source.faults or config is None:
             raise ConfigError(error_lines(self._source.faults), self._source.files)
         config._chains = {None: top} | {
@@ -129,6 +143,7 @@ class _Composition:
             for route, specs in zip(config.routes, own, strict=True)
         }
         config._shared = {name: options for name, options in shared.items() if options is not None}
+        config._warnings = warnings
         return config
 
     def _length(self, steps: Steps) -> int:

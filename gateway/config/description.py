@@ -14,9 +14,11 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from gateway.config.configuration import GatewayConfig
 from gateway.config.plugin_loader import PluginSpec
 from gateway.config.source import Source, Steps, descend
+from gateway.downstream.listener import ListenerOptions
 from gateway.log import redact
 from gateway.options import Options, Unit, fields_by_key, unit_of, write_amount
 from gateway.route import UNMATCHED
+from gateway.upstream.options import UpstreamOptions
 
 Part: TypeAlias = dict[str, str]
 """Options by their way in the part, such as `match.path`, each as it would be written in the file."""
@@ -25,11 +27,11 @@ Description: TypeAlias = dict[str, Part]
 
 NONE: Final = "none"
 GUARDED_BY: Final = "guarded by "
-"""Begins the option that names the plugins which guard a route; the rest of it says what for."""
+"""Begins an option that says what guards a part, such as the plugins of a route; the rest of it says what for."""
 _HIDDEN: Final = "(hidden)"
-_SECRET: Final = re.compile(r"(?i)secret|passw|token|credential|private|api_?key")
+_SECRET: Final = re.compile(r"(?i)secret|pass(?:w|phrase)|token|credential|private|api_?key|\bsalt\b")
 _DESCRIBED_APART: Final = ("listeners", "upstreams", "routes", "consumers", "plugins")
-_LABELS: Final = ("name", "url", "id", "bind")
+_LABELS: Final = ("name", "url", "id", "bind", "upstream")
 """Options that tell the blocks of a list apart."""
 
 
@@ -78,9 +80,9 @@ class _Description:
             described[f"section {name}"] = self._part(section, (name,))
         for place, listener in enumerate(config.listeners):
             bind = self.shown(("listeners", place, "bind"), listener.bind)
-            described[f"listener {bind}"] = self._part(listener, ("listeners", place))
+            described[f"listener {bind}"] = self._part(listener, ("listeners", place)) | _guards_of_listener(listener)
         for name, upstream in config.upstreams.items():
-            described[f"upstream {name}"] = self._part(upstream, ("upstreams", name))
+            described[f"upstream {name}"] = self._part(upstream, ("upstreams", name)) | _guards_of_upstream(upstream)
         for place, route in enumerate(config.routes):
             described[f"route {route.name}"] = self._part(route, ("routes", place))
             self._add_plugins(described, f"route {route.name}", config.plugins_of(route))
@@ -141,6 +143,20 @@ class _Description:
             if there[: len(steps)] == steps or steps[: len(there)] == there:
                 return redact(_written(descend(self._as_written, min(there, steps, key=len)), None))
         return redact(text)
+
+
+def _guards_of_listener(listener: ListenerOptions) -> Part:
+    if listener.tls is None:
+        return {}
+    guards = {f"{GUARDED_BY}TLS": f"{listener.tls.min_version} or newer"}
+    if listener.tls.client_ca is not None and listener.tls.client_auth == "required":
+        guards[f"{GUARDED_BY}client certificates"] = "required"
+    return guards
+
+
+def _guards_of_upstream(upstream: UpstreamOptions) -> Part:
+    verified = upstream.secure and (upstream.tls is None or upstream.tls.verify)
+    return {f"{GUARDED_BY}verification of targets": "on"} if verified else {}
 
 
 def _written(value: Any, unit: Unit | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from gateway.admin.status import PluginStatus, ProcessStatus, Routes, RouteStatus, Status, UsageStatus
+from gateway.admin.status import Behind, PluginStatus, ProcessStatus, Routes, RouteStatus, Status, UsageStatus
 from gateway.background import Background
 from gateway.child import Child
 from gateway.clock import Clock
@@ -63,7 +63,7 @@ class Overview:
                 route.name,
                 match_of(config, place),
                 [PluginStatus(spec.name, spec.plugin.hooks(spec.config)) for spec in config.plugins_of(route)],
-                route.upstream,
+                Behind.of(route),
             )
             for place, route in enumerate(config.routes)
         ]

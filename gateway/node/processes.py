@@ -70,7 +70,7 @@ class Supervisor:
         else's children whose metrics are shown.
         """
         self._first = config
-        self._read = lambda: load(path, environment)
+        self._read = lambda: load(path, environment, serving=True)
         self._run = run
         self._companions = companions
         self._program = program

@@ -89,11 +89,8 @@ class Stack:
     def description(self) -> str:
         """Where everything is, and what to try, for a terminal."""
         rows = [
-            ("gateway", "  ".join(f"http://{_reachable(address)}" for address in self.supervisor.addresses)),
-            (
-                "admin",
-                f"http://{_reachable(self.supervisor.admin_address)}  a page for people; /ready /metrics /routes",
-            ),
+            ("gateway", "  ".join(self._urls())),
+            ("admin", f"http://{_reachable(self.supervisor.admin_address)}  a page; /ready /metrics /routes"),
             *([("demo", self._config.upstreams[DEMO_UPSTREAM].targets[0].url)] if self._demo is not None else []),
             *([("Valkey", f"embedded; URL in {self._valkey.url_file}")] if self._valkey is not None else []),
             *([("PostgreSQL", f"embedded; URL in {self._postgres.url_file}")] if self._postgres is not None else []),
@@ -106,13 +103,17 @@ class Stack:
             f"Tallygate is up: {count} edge and {len(self._workers)} billing processes. Ctrl-C stops it.\n\n{lines}\n"
         )
 
+    def _urls(self) -> list[str]:
+        """Where clients find it, for each listener."""
+        listening = zip(self._config.listeners, self.supervisor.addresses, strict=True)
+        return [f"http{'s' if options.tls else ''}://{_reachable(address)}" for options, address in listening]
+
     def _things_to_try(self) -> Iterator[tuple[str, str]]:
         digest = keys.digest(DEMO_KEY).hex()
         for consumer in self._config.consumers:
             if any(key.sha256 == digest for key in consumer.keys):
-                gateway = _reachable(self.supervisor.addresses[0])
                 yield "demo key", DEMO_KEY
-                yield "try", f"curl -H 'x-api-key: {DEMO_KEY}' http://{gateway}/json"
+                yield "try", f"curl -H 'x-api-key: {DEMO_KEY}' {self._urls()[0]}/json"
                 yield "then", f"tallygate usage {consumer.organization} --config {self._path}"
 
     async def _start(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TargetReport(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One target. `breaker` is the state of its circuit, None if no call has needed one.
+    """One target. `breaker` is the state of the upstream's circuit to it, None if no call has needed one.
 
     `in_flight` counts the calls that have a connection to it; `latency_seconds` is the median of what the last call of
     each connection took, to its last byte, None before there was one.
@@ -54,14 +54,14 @@ def report_of(upstream: Upstream, earlier: Iterable[Upstream] = ()) -> UpstreamR
     return UpstreamReport(
         upstream.name,
         [_target(upstream, target, connections.get(target.name, [])) for target in upstream.targets.all],
-        upstream.breaker.state if upstream.breaker is not None else None,
+        upstream.circuits.whole.state if upstream.circuits is not None else None,
         upstream.targets.panics,
     )
 
 
 def _target(upstream: Upstream, target: Target, connections: list[Connection]) -> TargetReport:
     health, reason = upstream.targets.health(target)
-    circuit = upstream.circuit_to(target)
+    circuit = upstream.circuits.known(target) if upstream.circuits is not None else None
     took = [connection.took for connection in connections if connection.took is not None]
     return TargetReport(
         target.name,
@@ -70,6 +70,6 @@ def _target(upstream: Upstream, target: Target, connections: list[Connection]) -
         reason,
         target.zone,
         circuit.state if circuit is not None else None,
-        sum(connection.busy for connection in connections),
+        sum(not connection.usable for connection in connections),
         median(took) if took else None,
     )

@@ -30,6 +30,7 @@ routes:
     match: {host: api.example.com, path: "/books/{id}", methods: [GET, PUT], headers: {x-kind: paper}}
     upstream: books
     max_body: 2MiB
+    bulkhead: {max_in_flight: 7}
     plugins:
       - key_auth: {query: key}
       - rewrite: {path: "/v2/{param.id}/pages"}
@@ -57,15 +58,15 @@ def test_a_request_that_a_route_takes(config: GatewayConfig) -> None:
         ("rewrite", ["on_request"], "/v2/7/pages?a=b"),
     ]
     assert found.plugins[1].does == "Know the consumer by an API key."
-    assert found.upstream is not None
-    assert (found.upstream.name, found.upstream.balancer) == ("books", "least_connections")
-    assert found.upstream.targets == ["http://10.0.0.1:9001", "http://10.0.0.2:9001"]
-    assert (found.upstream.request, found.upstream.host) == ("PUT /v2/7/pages?a=b", "books.internal")
-    assert found.limits == {
-        "max_body": "2MiB",
+    (books,) = found.upstreams
+    assert (books.name, books.balancer) == ("books", "least_connections")
+    assert books.targets == ["http://10.0.0.1:9001", "http://10.0.0.2:9001"]
+    assert (books.request, books.host) == ("PUT /v2/7/pages?a=b", "books.internal")
+    assert found.limits == {"max_body": "2MiB", "bulkhead": "7 in flight per process, 100 may wait"}
+    assert books.limits == {
         "timeouts": "connect 2s, first_byte 30s, idle 1m, total 5m",
         "max_connections": "512 per process, 1024 calls may wait",
-        "bulkhead": "50 in flight, 100 may wait",
+        "bulkhead": "50 in flight per process, 100 may wait",
         "retry": "4 attempts",
         "circuit_breaker": "opens at 40% failures of 20 calls or more",
     }
@@ -90,7 +91,7 @@ def test_a_request_that_no_route_takes(config: GatewayConfig) -> None:
     found = explained(config, "GET", "/nowhere")
     assert (found.route, found.status, found.title, found.allow) == (None, 404, "No route matches this request", "")
     assert [plugin.name for plugin in found.plugins] == ["request_id"]
-    assert (found.upstream, found.limits) == (None, {})
+    assert (found.upstreams, found.limits) == ([], {})
     assert found.others[-1].reason.startswith("the host is missing, not api.example.com")
     found = explained(config, "DELETE", "http://api.example.com/books/7", x_kind="paper")
     assert (found.route, found.status, found.allow) == (None, 405, "GET, PUT")
@@ -101,8 +102,29 @@ def test_what_depends_on_who_calls_is_not_made_up(config: GatewayConfig) -> None
     (_, rewrite) = found.plugins
     assert rewrite.target is None
     assert rewrite.unknown == "This needs a consumer in the request, and there is none."
-    assert found.upstream is not None
-    assert found.upstream.host == "the target's own"
+    assert found.upstreams[0].host == "the target's own"
+
+
+SPLIT = """
+listeners: [{bind: "127.0.0.1:8080"}]
+upstreams: {old: {targets: ["http://a:1"]}, new: {targets: ["http://b:1"]}, spare: {targets: ["http://c:1"]}}
+routes:
+  - name: shared
+    split: [{upstream: old, weight: 9}, {upstream: new, weight: 1}]
+    split_by: {header: x-user}
+    fallback: {upstream: spare}
+    mirror: {upstream: spare}
+"""
+
+
+def test_several_upstreams_and_which_of_them_a_key_decides_for(here: Path) -> None:
+    config = loaded(SPLIT)
+    found = explained(config, "GET", "/x")
+    assert [(call.name, call.weight) for call in found.upstreams] == [("old", 9), ("new", 1)]
+    assert (found.picked, found.fallback, found.mirror) == ("", "spare", "spare")
+    picked = [explained(config, "GET", "/x", x_user=f"u{number}").picked for number in range(40)]
+    assert set(picked) == {"old", "new"}
+    assert picked == [explained(config, "GET", "/y", x_user=f"u{number}").picked for number in range(40)]
 
 
 def test_only_the_nearest_others_are_named(here: Path) -> None:

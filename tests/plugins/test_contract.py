@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable, Coroutine
 
 import pytest
 
 from gateway.body import Body
 from gateway.chain import Chain
-from gateway.exchange import Exchange, Response
+from gateway.exchange import Exchange, Request, Response
+from gateway.headers import Headers
 from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import Overloaded
 from tests.play import Stage
@@ -72,6 +75,17 @@ class Waiting(Plugin[Config]):
         return None
 
 
+class SeldomWaiting(Plugin[Config]):
+    def on_request(self, exchange: Exchange) -> Awaitable[Response | None] | None:
+        return self._ask(exchange.request.target) if exchange.request.target != "/known" else None
+
+    async def _ask(self, target: str) -> Response | None:
+        await asyncio.sleep(0)
+        if target == "/bug":
+            return "text"  # type: ignore[return-value]
+        return Response(298) if target == "/answered" else None
+
+
 class AsyncChunk(Plugin[Config]):
     async def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:  # type: ignore[override]
         return chunk
@@ -126,6 +140,26 @@ async def test_hooks_may_wait(stage: Stage):
     plugin = stage.make(Waiting)
     assert Chain([plugin]).waits
     assert (await stage.play(plugin)).response.status == 200
+
+
+@pytest.mark.parametrize(("target", "status"), [("/known", 200), ("/asked", 200), ("/answered", 298), ("/bug", 500)])
+async def test_a_plain_hook_may_return_what_it_waits_for(stage: Stage, target: str, status: int):
+    (first, last), pages = diaries(stage, "ab")
+    played = await stage.play(first, stage.make(SeldomWaiting), last, request=Request("GET", target, Headers()))
+    assert played.response.status == status
+    assert [page for page in pages if "in" in page] == (["a in", "b in"] if status == 200 else ["a in"])
+
+
+async def test_only_who_waits_makes_the_way_in_a_coroutine(stage: Stage):
+    (last,), pages = diaries(stage, "a")
+    chain = Chain([stage.make(SeldomWaiting), last])
+    known, asked = (Exchange(Request("GET", target, Headers()), stage.clock) for target in ("/known", "/asked"))
+    assert chain.enter(known) is None
+    entering = chain.enter(asked)
+    assert (asked.reached, pages) == (0, ["a in"])
+    assert isinstance(entering, Coroutine)
+    assert await entering is None
+    assert (asked.reached, pages) == (2, ["a in", "a in"])
 
 
 def test_after_the_first_byte_nothing_may_wait(stage: Stage):

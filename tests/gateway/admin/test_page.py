@@ -14,6 +14,7 @@ from gateway.admin.page import PLOT_HEIGHT, PLOT_WIDTH, amount, clock, duration,
 from gateway.admin.status import (
     MOST_ROUTES,
     SAMPLES,
+    Behind,
     PluginStatus,
     ProcessStatus,
     Routes,
@@ -77,6 +78,7 @@ async def test_it_says_how_everything_is(served: Served) -> None:
         "as of 2026-01-31 10:31:07 UTC",
         "any method /books/*",
         "key_auth on_request",
+        "shelves 75 % new 25 % else 503 10 % mirrored to trial",
         "books ejected failures in a row open 12 ms 3 1",
         "circuit of all targets half-open",
         "too few targets are available: all are called by edge-0",
@@ -125,7 +127,7 @@ async def test_what_is_not_known_yet_is_a_dash(served: Served) -> None:
 
 
 async def test_of_very_many_routes_the_first_are_shown(served: Served) -> None:
-    routes = [RouteStatus(f"r{number}", {}, [], "u") for number in range(MOST_ROUTES + 7)]
+    routes = [RouteStatus(f"r{number}", {}, [], Behind({"u": 1})) for number in range(MOST_ROUTES + 7)]
     page = await shown(served, routes=Routes(routes, [], []), traffic={})
     assert f"r{MOST_ROUTES - 1} " in page.text.replace("\n", " ")
     assert f"r{MOST_ROUTES} " not in page.text.replace("\n", " ")
@@ -141,7 +143,7 @@ async def test_nothing_from_outside_becomes_markup(served: Served) -> None:
             "stores": {text: {"state": text, "since_seconds": 1.0, "reason": text}},
             "processes": [ProcessStatus(text, 41, True, 1, 2.0)],
             "routes": Routes(
-                [RouteStatus(text, match, [PluginStatus(text, [text])], text)],
+                [RouteStatus(text, match, [PluginStatus(text, [text])], Behind({text: 1, "b": 1}, text, text))],
                 [UpstreamStatus(text, text, text, [text], [target])],
                 [text],
             ),
@@ -151,7 +153,7 @@ async def test_nothing_from_outside_becomes_markup(served: Served) -> None:
 
     plain, hostile = await shown(served, **filled("plain")), await shown(served, **filled(HOSTILE))
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in plain.elements]
-    assert hostile.text.count(HOSTILE) == plain.text.count("plain") == 24
+    assert hostile.text.count(HOSTILE) == plain.text.count("plain") == 26
     assert "49" not in hostile.text
 
 

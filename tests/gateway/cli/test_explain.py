@@ -12,6 +12,7 @@ from gateway.cli.main import main
 from gateway.config.configuration import load
 from gateway.explanation import explain, request_of
 from tests.gateway.cli.test_config import Running, running
+from tests.gateway.test_explanation import SPLIT
 
 __all__ = ["running"]
 
@@ -38,11 +39,11 @@ plugins, in order (a response passes them in reverse)
   rewrite     on_request
     Change the target of a request before it goes upstream: take off a prefix, put one on, replace, or make it anew.
     the target becomes /v2/7?x=1
+limits
+  max_body  4GiB
 upstream demo, round robin
   http://127.0.0.1:9001
   is sent GET /v2/7?x=1, Host: api.example.com
-limits
-  max_body         4GiB
   timeouts         connect 2s, first_byte 30s, idle 1m, total 5m
   max_connections  512 per process, 1024 calls may wait
   retry            2 attempts
@@ -63,6 +64,16 @@ def test_a_request_that_a_route_takes(file: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == TAKEN
     assert main(["explain", "GET", "/books/7?x=1", "-H", "Host: api.example.com", "--config", str(file)]) == 0
     assert capsys.readouterr().out == TAKEN
+
+
+def test_a_route_with_more_than_one_upstream_behind_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(SPLIT)
+    assert main(["explain", "GET", "/x", "-H", "x-user: bob"]) == 0
+    printed = capsys.readouterr().out
+    assert "upstream old, round robin, 9 of 10 requests" in printed
+    assert "upstream new, round robin, 1 of 10 requests" in printed
+    assert printed.count(", this one too\n") == 1
+    assert "should that fail: spare\nmirrored to spare\n" in printed
 
 
 def test_requests_that_none_takes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fixtures.ports import free_port
+
 STUB = (sys.executable, "-m", "tests.gateway.edge_stub")
 
 _UP = """
@@ -26,6 +27,7 @@ import asyncpg, uvloop
 from gateway.config.configuration import load
 from gateway.node.processes import StartFailed
 from gateway.node.up import run_up
+
 async def migrate(url):
     connection = await asyncpg.connect(url)
     print("migrated PostgreSQL", connection.get_server_version().major, flush=True)
@@ -50,11 +52,6 @@ def directory() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def configuration(directory: Path, upstream: str = "demo") -> Path:

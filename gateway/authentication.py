@@ -1,0 +1,54 @@
+"""Authentication: what all plugins that know a caller by a credential have in common.
+
+Each looks for credentials of its own kind and leaves others alone, so that several can stand side by side: in `any_of`
+the first whose kind is there decides. A refusal never says what was wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import ClassVar, TypeAlias, TypeVar
+
+from gateway.consumers import Consumer
+from gateway.exchange import Exchange, Response
+from gateway.plugin import Plugin, PluginConfig
+from gateway.problem import Unauthorized
+
+C = TypeVar("C", bound=PluginConfig)
+Found: TypeAlias = Consumer | Awaitable[Consumer | None] | None
+
+
+class Authenticator(Plugin[C]):
+    """A plugin that says who calls. Override `authenticate`, and set `challenge` when you are made."""
+
+    guards: ClassVar[str] = "authentication"
+    challenge: str = ""
+    """What a refusal asks for, in the field WWW-Authenticate (RFC 9110 §11.6.1)."""
+
+    def authenticate(self, exchange: Exchange) -> Found:
+        """Who calls; None without a credential of this kind. What it took is not to be forwarded, unless asked.
+
+        Plain where it usually need not wait; an awaitable when it must. Raises Unauthorized for a credential of this
+        kind that is not valid, and StoreDown where nobody can tell now.
+        """
+        raise NotImplementedError
+
+    def on_request(self, exchange: Exchange) -> Response | Awaitable[Response | None] | None:
+        found = self.authenticate(exchange)
+        if found is None or isinstance(found, Consumer):
+            self._admit(exchange, found)
+            return None
+        return self._wait(exchange, found)
+
+    async def _wait(self, exchange: Exchange, found: Awaitable[Consumer | None]) -> None:
+        self._admit(exchange, await found)
+
+    def _admit(self, exchange: Exchange, consumer: Consumer | None) -> None:
+        if consumer is None:
+            raise self.refusal()
+        exchange.consumer = consumer
+        exchange.request.identity = consumer.identity
+
+    def refusal(self) -> Unauthorized:
+        """What is raised for a missing credential and an invalid one alike."""
+        return Unauthorized(headers={"www-authenticate": self.challenge})
