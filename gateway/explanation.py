@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.admin.status import Behind
+from gateway.admin.status import DestinationStatus
 from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
@@ -150,8 +150,8 @@ def explain(config: GatewayConfig, request: Request) -> Explanation:
         limits=_limits_of_route(options),
         upstreams=[_call(name, weight, config.upstreams[name], request) for name, weight in options.shares.items()],
         picked=_picked(options, request),
-        fallback=Behind.of(options).fallback,
-        mirror=Behind.of(options).mirror,
+        fallback=DestinationStatus.of(options).fallback,
+        mirror=DestinationStatus.of(options).mirror,
     )
 
 

@@ -83,6 +83,12 @@ class OriginRefused(Problem):
     status, slug = 403, "origin-refused"
 
 
+class PermissionDenied(Problem):
+    """The caller is known, and may not do this."""
+
+    status, slug = 403, "permission-denied"
+
+
 class NoRoute(Problem):
     """No route matches this request."""
 
@@ -195,6 +201,12 @@ class StoreDown(Problem):
     """A store that this request needs does not answer."""
 
     status, slug = 503, "store-down"
+
+
+class Undecided(Problem):
+    """Whether this is permitted cannot be found out at the moment."""
+
+    status, slug = 503, "undecided"
 
 
 class GatewayTimeout(Problem):

@@ -11,6 +11,7 @@ from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.exchange import Exchange, Note, Response
 from gateway.headers import Headers
+from gateway.list_options import Methods
 from gateway.options import Options, Size
 from gateway.problem import MethodNotAllowed, Problem
 from gateway.upstream.bulkhead import BulkheadOptions
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.upstream.upstream import Upstream
 
 ANY_METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+_HOST: Final = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 UNMATCHED: Final = "-"
 """Stands for the route in logs and metrics where no route matched."""
 WHY_UNMATCHED: Final = Note[Problem]()
@@ -39,17 +41,25 @@ class MatchOptions(Options):
     """Host name, or `*.example.com` for its subdomains. Any host if absent."""
     path: str = "/*"
     """Path; `{name}` stands for one segment and is remembered, a final `/*` for the path itself and all below it."""
-    methods: list[str] | None = None
+    methods: Methods | None = None
     """Methods in capital letters. Any method if absent."""
     headers: dict[str, str] = {}
     """Header fields and the exact values they must have."""
 
+    @field_validator("host")
+    @classmethod
+    def _host_is_a_name(cls, value: str | None) -> str | None:
+        if value == "*":
+            raise ValueError("`*` alone is no host (leave `host` out: then any host will do)")
+        if value is not None and not _HOST.fullmatch(value):
+            raise ValueError(f"not a host: {value!r} (write api.example.com or *.example.com, without a port)")
+        return value
+
     @field_validator("methods")
     @classmethod
-    def _methods_are_in_capitals(cls, value: list[str] | None) -> list[str] | None:
-        for method in value or ():
-            if not re.fullmatch(r"[A-Z]+(-[A-Z]+)*", method):
-                raise ValueError(f"not a method: {method!r} (write GET, POST, …)")
+    def _some_method_is_left(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and not value:
+            raise ValueError("no method at all (leave `methods` out: then any method will do)")
         return value
 
 
@@ -77,7 +87,8 @@ class RouteOptions(Options):
     plugins: list[dict[str, Any]] = []
     """Plugins of this route, after those of the top level, in order: `- name: {options}`."""
     on_disconnect: Literal["cancel", "drain"] = "cancel"
-    """When the client leaves early: `cancel` the upstream call, or `drain` it to the end so that its usage is known."""
+    """When the client leaves early: `cancel` the upstream call, or `drain` it to the end so that its usage is known.
+    One that closes only its sending side counts as gone too."""
     max_body: Size = 4 * 2**30
     """Largest request body; a larger one is answered 413."""
     websocket: WebSocketOptions | None = None

@@ -23,7 +23,7 @@ class PluginStatus(msgspec.Struct, frozen=True):
     hooks: list[str]
 
 
-class Behind(msgspec.Struct, frozen=True, omit_defaults=True):
+class DestinationStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """What stands behind a route: the upstreams that answer, each with its weight, and what there is besides.
 
     `fallback` is the upstream that is called when they fail, or the status of the reply that is given then.
@@ -36,7 +36,7 @@ class Behind(msgspec.Struct, frozen=True, omit_defaults=True):
     max_in_flight: int | None = None
 
     @classmethod
-    def of(cls, route: RouteOptions) -> Behind:
+    def of(cls, route: RouteOptions) -> DestinationStatus:
         """What these options say."""
         fallback, mirror, bulkhead = route.fallback, route.mirror, route.bulkhead
         reply = fallback.reply.status if fallback is not None and fallback.reply is not None else None
@@ -55,7 +55,7 @@ class RouteStatus(msgspec.Struct, frozen=True):
     name: str
     match: dict[str, Any]
     plugins: list[PluginStatus]
-    behind: Behind
+    destination: DestinationStatus
 
 
 class TargetStatus(msgspec.Struct, frozen=True):

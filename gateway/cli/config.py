@@ -15,6 +15,7 @@ from gateway.config.description import Description, describe
 from gateway.config.diff import differences
 from gateway.downstream.listener import parse_bind
 from gateway.options import write_rate
+from gateway.plugin import AUTHENTICATION, METERING
 from gateway.route import MatchOptions, RouteOptions
 
 RUNNING: Final = "running"
@@ -117,6 +118,9 @@ def _walks(config: GatewayConfig) -> Iterator[str]:
         width = max((len(spec.name) for spec in specs), default=0)
         for spec in specs:
             yield f"  {spec.name:{width}}  {', '.join(spec.plugin.hooks(spec.config)) or 'no hooks'}"
+        guards = {spec.plugin.guards for spec in specs}
+        if METERING in guards and AUTHENTICATION not in guards:
+            yield "  ! nothing is billed here: no plugin of this route says who calls"
         yield from _ends(config, route)
 
 

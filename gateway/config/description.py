@@ -23,7 +23,7 @@ from gateway.upstream.options import UpstreamOptions
 Part: TypeAlias = dict[str, str]
 """Options by their way in the part, such as `match.path`, each as it would be written in the file."""
 Description: TypeAlias = dict[str, Part]
-"""The parts: `route api`, `route api, plugin limits`, `upstream demo`, `gateway` for what is in none, and so on."""
+"""The parts: `route api`, `route api, plugin cors`, `upstream demo`, `gateway` for what is in none, and so on."""
 
 NONE: Final = "none"
 GUARDED_BY: Final = "guarded by "

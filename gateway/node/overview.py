@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from gateway.admin.status import Behind, PluginStatus, ProcessStatus, Routes, RouteStatus, Status, UsageStatus
+from gateway.admin.status import (
+    DestinationStatus,
+    PluginStatus,
+    ProcessStatus,
+    Routes,
+    RouteStatus,
+    Status,
+    UsageStatus,
+)
 from gateway.background import Background
 from gateway.child import Child
 from gateway.clock import Clock
@@ -63,7 +71,7 @@ class Overview:
                 route.name,
                 match_of(config, place),
                 [PluginStatus(spec.name, spec.plugin.hooks(spec.config)) for spec in config.plugins_of(route)],
-                Behind.of(route),
+                DestinationStatus.of(route),
             )
             for place, route in enumerate(config.routes)
         ]

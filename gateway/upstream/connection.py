@@ -59,7 +59,7 @@ class Connection(Protocol):
         on_closed: Callable[[Connection], None],
     ) -> None:
         self.target = target
-        self.idle_since = 0.0
+        self.idle_since = self._sent_at = self._deadline = 0.0
         self.fresh = True
         self.took: float | None = None
         self._time = get_running_loop().time
@@ -76,7 +76,6 @@ class Connection(Protocol):
         self._pump: Task[None] | None = None
         self._drained: Future[None] | None = None
         self._held = False  # the reader of the response's body is slower than the target
-        self._sent_at = self._deadline = 0.0
 
     @property
     def usable(self) -> bool:

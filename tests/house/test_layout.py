@@ -111,9 +111,22 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "consumers",
         "keys",
         "log",
+        "fetch",
+        "cookie",
     }
     allowed |= {"clock", "metrics", "background", "stores", "metering", "route", "spans"}
-    allowed |= {"coding", "header_options", "networks", "path", "reply", "template"}
+    allowed |= {
+        "coding",
+        "conditions",
+        "facts",
+        "header_options",
+        "list_options",
+        "networks",
+        "path",
+        "permissions",
+        "reply",
+        "template",
+    }
     options_of_others = {"gateway.upstream.breaker"}
     imported = {
         name

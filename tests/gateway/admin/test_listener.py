@@ -49,7 +49,7 @@ async def test_routes_and_how_their_targets_are(served: Served) -> None:
         "name": "books",
         "match": {"path": "/books/*"},
         "plugins": [{"name": "key_auth", "hooks": ["on_request"]}],
-        "behind": {"upstreams": {"shelves": 3, "new": 1}, "fallback": 503, "mirror": "trial", "mirror_share": 0.1},
+        "destination": {"upstreams": {"shelves": 3, "new": 1}, "fallback": 503, "mirror": "trial", "mirror_share": 0.1},
     }
     (target,) = document["upstreams"][0]["targets"]
     assert (target["health"], target["reason"], target["agreeing"]) == ("ejected", "failures in a row", 1)

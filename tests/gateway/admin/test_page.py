@@ -14,7 +14,7 @@ from gateway.admin.page import PLOT_HEIGHT, PLOT_WIDTH, amount, clock, duration,
 from gateway.admin.status import (
     MOST_ROUTES,
     SAMPLES,
-    Behind,
+    DestinationStatus,
     PluginStatus,
     ProcessStatus,
     Routes,
@@ -127,7 +127,7 @@ async def test_what_is_not_known_yet_is_a_dash(served: Served) -> None:
 
 
 async def test_of_very_many_routes_the_first_are_shown(served: Served) -> None:
-    routes = [RouteStatus(f"r{number}", {}, [], Behind({"u": 1})) for number in range(MOST_ROUTES + 7)]
+    routes = [RouteStatus(f"r{number}", {}, [], DestinationStatus({"u": 1})) for number in range(MOST_ROUTES + 7)]
     page = await shown(served, routes=Routes(routes, [], []), traffic={})
     assert f"r{MOST_ROUTES - 1} " in page.text.replace("\n", " ")
     assert f"r{MOST_ROUTES} " not in page.text.replace("\n", " ")
@@ -143,7 +143,11 @@ async def test_nothing_from_outside_becomes_markup(served: Served) -> None:
             "stores": {text: {"state": text, "since_seconds": 1.0, "reason": text}},
             "processes": [ProcessStatus(text, 41, True, 1, 2.0)],
             "routes": Routes(
-                [RouteStatus(text, match, [PluginStatus(text, [text])], Behind({text: 1, "b": 1}, text, text))],
+                [
+                    RouteStatus(
+                        text, match, [PluginStatus(text, [text])], DestinationStatus({text: 1, "b": 1}, text, text)
+                    )
+                ],
                 [UpstreamStatus(text, text, text, [text], [target])],
                 [text],
             ),

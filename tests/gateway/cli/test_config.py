@@ -88,6 +88,17 @@ routes:
     ]
 
 
+def test_a_route_that_meters_and_asks_nobody_who_they_are(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metered = GOOD.replace("key_auth: ", "metering: {meters: [requests]}")
+    Path("gateway.yaml").write_text(metered % 9090)
+    assert main(["check"]) == 0
+    warning = "  ! nothing is billed here: no plugin of this route says who calls\n"
+    assert warning in capsys.readouterr().out
+    Path("gateway.yaml").write_text(metered.replace("plugins: [", "plugins: [key_auth: , ") % 9090)
+    assert main(["check"]) == 0
+    assert warning not in capsys.readouterr().out
+
+
 def test_a_difference_from_another_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("gateway.yaml").write_text(GOOD % 9090)
     Path("other.yaml").write_text((GOOD % 9090).replace("9001", "9002"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admin.status import Behind
+from gateway.admin.status import DestinationStatus
 from gateway.config.configuration import ConfigError
 from gateway.config.description import describe
 from gateway.config.diff import differences
@@ -138,9 +138,9 @@ def test_a_change_is_said_in_the_words_of_the_file(here: Path, after: str, said:
 def test_operators_are_shown_what_is_behind_a_route(here: Path) -> None:
     block = "mirror: {upstream: trial, share: 10%}, fallback: {reply: {json: {a: 1}}}, bulkhead: {max_in_flight: 5}"
     (options,) = loaded(route(f"{SPLIT}, {block}")).routes
-    assert Behind.of(options) == Behind({"books": 95, "books-next": 5}, 200, "trial", 0.1, 5)
+    assert DestinationStatus.of(options) == DestinationStatus({"books": 95, "books-next": 5}, 200, "trial", 0.1, 5)
     (options,) = loaded(route("upstream: books, fallback: {upstream: trial}")).routes
-    assert Behind.of(options) == Behind({"books": 1}, "trial")
+    assert DestinationStatus.of(options) == DestinationStatus({"books": 1}, "trial")
 
 
 def test_the_salt_of_a_cookie_is_not_shown(here: Path) -> None:

@@ -36,7 +36,7 @@ async def asked(node: Node, path: str) -> dict[str, Any]:
 
 async def test_each_process_says_how_its_targets_are(node: Node) -> None:
     document = await asked(node, "/routes")
-    assert [(route["name"], route["behind"], route["match"]) for route in document["routes"]] == [
+    assert [(route["name"], route["destination"], route["match"]) for route in document["routes"]] == [
         ("first", {"upstreams": {"nobody": 1}}, {"path": "/first"})
     ]
     (target,) = document["upstreams"][0]["targets"]
