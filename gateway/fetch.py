@@ -7,6 +7,7 @@ that is what a probe wants to know about, and what is asked once in a while woul
 
 from __future__ import annotations
 
+import os
 from asyncio import timeout
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +15,15 @@ from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Final
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
 
 from gateway.headers import Headers
 
@@ -99,4 +108,11 @@ class Fetch:
         except TimeoutError:
             raise FetchFailed(f"no answer within {within:g} s") from None
         except (ClientError, OSError, ValueError) as error:
-            raise FetchFailed(str(error) or type(error).__name__) from None
+            raise FetchFailed(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in the words of the system where it has some."""
+    if type(error) is ClientConnectorError and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__

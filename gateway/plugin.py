@@ -59,6 +59,12 @@ class Plugin(Generic[C]):
         """
         return [name for name in HOOKS if getattr(cls, name) is not getattr(Plugin, name)]
 
+    @classmethod
+    def preview(cls, config: C, exchange: Exchange) -> None:
+        """Change the request's target as on_request would, for `tallygate explain`: nothing was made or started, and
+        nobody has said who calls. Raise a Problem if what becomes of it depends on more than there is.
+        """
+
     def __init__(self, config: C, services: Services) -> None:
         self.config = config
         self.services = services

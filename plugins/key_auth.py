@@ -41,6 +41,12 @@ class Config(PluginConfig):
 class KeyAuth(Authenticator[Config]):
     """Refuses with 401 and never says why: no key, a malformed one and an unknown one look alike."""
 
+    @classmethod
+    def preview(cls, config: Config, exchange: Exchange) -> None:
+        request = exchange.request
+        if config.query is not None and not config.forward:
+            request.target, _ = without_parameter(request.target, config.query)
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._header = config.header.lower() if config.header is not None else None

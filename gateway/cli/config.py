@@ -30,12 +30,12 @@ def add_commands(commands: Any) -> None:
         metavar="running|FILE",
         help="show what differs from the configuration that is served, or from another file; exit 1 if protection goes",
     )
-    _takes_admin(checking)
+    takes_admin(checking)
     checking.set_defaults(run=check)
 
     reloading = commands.add_parser("reload", help="have the running gateway take the configuration as it stands")
     takes_config(reloading)
-    _takes_admin(reloading)
+    takes_admin(reloading)
     reloading.set_defaults(run=reload)
 
 
@@ -44,7 +44,8 @@ def takes_config(parser: ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("gateway.yaml"), help="default: gateway.yaml")
 
 
-def _takes_admin(parser: ArgumentParser) -> None:
+def takes_admin(parser: ArgumentParser) -> None:
+    """`--admin`, as the commands have it that ask a running gateway."""
     parser.add_argument(
         "--admin", metavar="ADDRESS", type=_address, help="the admin listener (default: what the configuration says)"
     )

@@ -25,6 +25,7 @@ from gateway.billing.database import DatabaseUnavailable, Retry
 from gateway.billing.migration import MigrationRefused, migrate
 from gateway.billing.rebook import rebook
 from gateway.billing.reconcile import reconcile
+from gateway.cli import explain
 from gateway.cli.admin_client import AdminUnreachable
 from gateway.cli.config import add_commands, takes_config
 from gateway.clock import Clock
@@ -80,6 +81,7 @@ def _parser() -> ArgumentParser:
     _add_books(commands)
 
     add_commands(commands)
+    explain.add_command(commands)
 
     new_keys = commands.add_parser("keys", help="API keys").add_subparsers(metavar="command", required=True)
     new = new_keys.add_parser("new", help="make a key; prints it and its SHA-256, and keeps neither")

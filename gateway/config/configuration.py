@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from gateway.admin import AdminOptions
+from gateway.admin.options import AdminOptions
 from gateway.config.certificates import check_certificates
 from gateway.config.names import check_names, check_upstream
 from gateway.config.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names

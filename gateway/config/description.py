@@ -49,6 +49,15 @@ def describe(config: GatewayConfig) -> Description:
     return _Description(config.source).of(config)
 
 
+def match_of(config: GatewayConfig, place: int) -> dict[str, Any]:
+    """What the route at this place matches, as far as it says so; the values of header fields as they may be shown."""
+    shown = _Description(config.source).shown
+    match = config.routes[place].match.model_dump(exclude_defaults=True)
+    for name, value in match.get("headers", {}).items():
+        match["headers"][name] = shown(("routes", place, "match", "headers", name), value)
+    return match
+
+
 def options_of(block: Any, source: Source, steps: Steps) -> Iterator[Option]:
     """All options of a block that stands at `steps`, and of the blocks in it."""
     return _Description(source).options(block, steps)
@@ -70,7 +79,7 @@ class _Description:
         for name, section in config.sections().items():
             described[f"section {name}"] = self._part(section, (name,))
         for place, listener in enumerate(config.listeners):
-            bind = self._shown(("listeners", place, "bind"), listener.bind)
+            bind = self.shown(("listeners", place, "bind"), listener.bind)
             described[f"listener {bind}"] = self._part(listener, ("listeners", place)) | _guards_of_listener(listener)
         for name, upstream in config.upstreams.items():
             described[f"upstream {name}"] = self._part(upstream, ("upstreams", name)) | _guards_of_upstream(upstream)
@@ -114,21 +123,21 @@ class _Description:
     def _label(self, item: Any, steps: Steps) -> str:
         """What an item of a list is called: its name, itself where it has no options, or its place."""
         if not isinstance(item, Options):
-            return self._shown(steps, _written(item, None))
+            return self.shown(steps, _written(item, None))
         for label in _LABELS:
             if isinstance(value := getattr(item, label, None), str):
-                return self._shown((*steps, label), value)
+                return self.shown((*steps, label), value)
         return str(steps[-1])
 
     def _text(self, option: Option) -> str:
         key = str(option.steps[-1])
         if key == "sha256":
-            return self._shown(option.steps, f"{option.value[:8]}…")
+            return self.shown(option.steps, f"{option.value[:8]}…")
         if isinstance(option.value, str) and option.value and _SECRET.search(key):
-            return self._shown(option.steps, _HIDDEN)
-        return self._shown(option.steps, _written(option.value, option.unit))
+            return self.shown(option.steps, _HIDDEN)
+        return self.shown(option.steps, _written(option.value, option.unit))
 
-    def _shown(self, steps: Steps, text: str) -> str:
+    def shown(self, steps: Steps, text: str) -> str:
         """The text, or where something in it was put in for something else, what is written there."""
         for there in self._source.written:
             if there[: len(steps)] == steps or steps[: len(there)] == there:

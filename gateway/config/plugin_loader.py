@@ -40,6 +40,12 @@ class PluginSpec:
     config: PluginConfig
     steps: tuple[str | int, ...] = ()
 
+    def unmade(self) -> AnyPlugin:
+        """The plugin before it is made, to be looked at: it has its options and its hooks, which cannot be called."""
+        plugin = self.plugin.__new__(self.plugin)
+        plugin.config = self.config
+        return plugin
+
 
 def load_plugin(name: str, beside: Path | None = None) -> type[AnyPlugin]:
     """The plugin of this name: `cors` is the module `plugins.cors`, a dotted name is a module of your own.

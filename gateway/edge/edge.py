@@ -22,10 +22,14 @@ from gateway.downstream.https_redirect import HttpsRedirect
 from gateway.downstream.listener import Listener, ListenerOptions
 from gateway.downstream.serving import Client, Serving
 from gateway.edge.runtime import Lasting, Runtime
+from gateway.edge.target_gauges import TargetGauges
 from gateway.exchange import Exchange
+from gateway.upstream.report import UpstreamReport, report_of
 
 LOOK_SECONDS: Final = 0.1
 """How often is looked whether what was replaced has come to its end; at no cost per request."""
+SHOW_SECONDS: Final = 2.0
+"""How often the state of targets is brought to the metrics."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ class Edge:
         self._background.every(LOOK_SECONDS, self._look, "retired configurations")
         self._background.measure_lag(self._note_lag)
         metrics = lasting.metrics
+        gauges = TargetGauges(metrics)
+        self._background.every(SHOW_SECONDS, lambda: gauges.show(self.report()), "gauges of targets")
         self._generation = metrics.gauge(
             "tallygate_config_generation", "The configuration that is served with; the number grows with each reload."
         )
@@ -106,6 +112,16 @@ class Edge:
         if before is not None:
             self._retire(before)
         return True
+
+    def report(self) -> list[UpstreamReport]:
+        """What is known of each upstream that is served with now, and of the calls to it that began before a reload."""
+        if self._runtime is None:
+            return []
+        reports = []
+        for name, upstream in self._runtime.upstreams.items():
+            earlier = {runtime.upstreams.get(name, upstream) for runtime in self._retired} - {upstream}
+            reports.append(report_of(upstream, earlier))
+        return reports
 
     async def stop(self, deadline_seconds: float) -> None:
         """Stop accepting, finish what is in flight within the deadline, then stop everything in reverse order."""

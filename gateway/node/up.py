@@ -94,7 +94,7 @@ class Stack:
         """Where everything is, and what to try, for a terminal."""
         rows = [
             ("gateway", "  ".join(self._urls())),
-            ("admin", f"http://{_reachable(self.supervisor.admin_address)}  /health /ready /metrics /routes"),
+            ("admin", f"http://{_reachable(self.supervisor.admin_address)}  a page; /ready /metrics /routes"),
             *([("demo", self._config.upstreams[DEMO_UPSTREAM].targets[0].url)] if self._demo is not None else []),
             *([("Valkey", f"embedded; URL in {self._valkey.url_file}")] if self._valkey is not None else []),
             *([("PostgreSQL", f"embedded; URL in {self._postgres.url_file}")] if self._postgres is not None else []),

@@ -24,6 +24,10 @@ class Circuits:
         self.whole = Breaker(options, upstream, WHOLE_UPSTREAM, metrics, route=route)
         self._to_targets: WeakKeyDictionary[TargetState, Breaker] = WeakKeyDictionary()
 
+    def known(self, target: Target) -> Breaker | None:
+        """The circuit to one target, if any call has needed it."""
+        return self._to_targets.get(target.state)
+
     def to(self, target: Target) -> Breaker:
         """The circuit to one target."""
         breaker = self._to_targets.get(target.state)

@@ -43,7 +43,7 @@ class Connection(Protocol):
 
     `first_byte` and `idle` are seconds of silence that end a call; with `exempt_streams` its deadline does not hold for
     streams of events. `on_idle` is told when a call ended cleanly, `on_closed` once when the connection is gone.
-    `fresh` says that no call has ended on it yet.
+    `fresh` says that no call has ended on it yet, and `took` how many seconds the last one did.
     """
 
     def __init__(
@@ -59,8 +59,9 @@ class Connection(Protocol):
         on_closed: Callable[[Connection], None],
     ) -> None:
         self.target = target
-        self.idle_since = 0.0
+        self.idle_since = self._sent_at = self._deadline = 0.0
         self.fresh = True
+        self.took: float | None = None
         self._time = get_running_loop().time
         self._first_byte, self._idle = first_byte, idle
         self._exempt_streams = exempt_streams
@@ -75,7 +76,6 @@ class Connection(Protocol):
         self._pump: Task[None] | None = None
         self._drained: Future[None] | None = None
         self._held = False  # the reader of the response's body is slower than the target
-        self._deadline = 0.0
 
     @property
     def usable(self) -> bool:
@@ -88,7 +88,7 @@ class Connection(Protocol):
         The response's body goes on arriving by itself. If anything goes wrong before, the call hears of Lost,
         TimedOut, Malformed or what the request's body failed with, and this connection is closed.
         """
-        self._call = call
+        self._call, self._sent_at = call, now
         self._response = None
         self._reader.begin(call.request.method)
         transport = self._transport
@@ -265,12 +265,12 @@ class Connection(Protocol):
         """The response is whole: be idle again if the request is too, else close."""
         if self._pump is not None:
             return  # the rest of the request is still welcome; `_send_body` settles
-        self._call = None
-        self.fresh = False
+        self._call, self.fresh = None, False
         if (transport := self._transport) is None:
             return
         if self._reader.reusable and not self._closing:
-            self.idle_since = self._time()
+            self.idle_since = now = self._time()
+            self.took = now - self._sent_at
             self._on_idle(self)
         else:
             self._closing = True

@@ -5,13 +5,13 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from collections.abc import Callable, Collection, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.exchange import Request, Response
 from gateway.metrics import GaugePart
 from gateway.upstream.balancing import make_balancer
 from gateway.upstream.balancing.load_report import FIELD
-from gateway.upstream.health import Health
+from gateway.upstream.health import Health, HealthState
 from gateway.upstream.probe import Prober
 from gateway.upstream.resolver import Name, Resolver
 from gateway.upstream.sticky import Sticky
@@ -127,11 +127,16 @@ class Targets:
             if cookie is not None:
                 response.headers.add("Set-Cookie", cookie)
 
-    def report(self) -> list[dict[str, Any]]:
-        """Each target for an operator's eyes."""
+    def health(self, target: Target) -> tuple[HealthState, str]:
+        """How a target is, and why it is not healthy where there is a reason."""
         if self._health is not None:
-            return self._health.report()
-        return [{"name": target.name, "weight": target.weight} for target in self.all]
+            return self._health.state(target)
+        return "unknown" if target.weight else "draining", ""
+
+    @property
+    def panics(self) -> bool:
+        """Whether so few are available that all are called."""
+        return self._health is not None and self._health.panics
 
     def _pick(self, request: Request, now: float, avoid: Collection[Target] = ()) -> Target | None:
         kept = self.sticky.target(request) if self.sticky is not None else None

@@ -16,7 +16,7 @@ import pytest
 from tests.house.tree import ROOT, files, text
 
 FOLDERS = ["bin", "benchmarks", "config", "demo", "gateway/billing", "gateway/metering", "plugins", "tests"]
-MAPPED = ["gateway", *(f"gateway/{package}" for package in ("cli", "node", "edge", "config", "downstream"))]
+MAPPED = ["gateway", *(f"gateway/{package}" for package in ("admin", "cli", "node", "edge", "config", "downstream"))]
 RUNNABLE = re.compile(r"^<!-- runs -->\n+```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 

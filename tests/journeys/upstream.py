@@ -99,6 +99,7 @@ class Upstream:
         self.port = 0
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        """At the port where it was before, if it was."""
         loop = asyncio.get_running_loop()
         connection = partial(_Connection, self)
         self._server = await loop.create_server(connection, "127.0.0.1", self.port, backlog=1024, ssl=tls)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admin import describe_routes
+from gateway.admin.status import DestinationStatus
 from gateway.config.configuration import ConfigError
 from gateway.config.description import describe
 from gateway.config.diff import differences
@@ -135,17 +135,12 @@ def test_a_change_is_said_in_the_words_of_the_file(here: Path, after: str, said:
     assert set(said) <= {str(line) for line in differences(before, now)}
 
 
-def test_the_list_of_routes_shows_what_is_behind_each(here: Path) -> None:
+def test_operators_are_shown_what_is_behind_a_route(here: Path) -> None:
     block = "mirror: {upstream: trial, share: 10%}, fallback: {reply: {json: {a: 1}}}, bulkhead: {max_in_flight: 5}"
-    (described,) = describe_routes(loaded(route(f"{SPLIT}, {block}")))
-    assert described["split"] == [
-        {"name": "books", "targets": ["http://127.0.0.1:1"], "weight": 95},
-        {"name": "books-next", "targets": ["http://127.0.0.1:2"], "weight": 5},
-    ]
-    assert described["mirror"] == {"name": "trial", "targets": ["http://127.0.0.1:3"], "share": 0.1}
-    assert described["fallback"] == {"status": 200}
-    assert described["bulkhead"] == {"max_in_flight": 5}
-    assert "upstream" not in described
+    (options,) = loaded(route(f"{SPLIT}, {block}")).routes
+    assert DestinationStatus.of(options) == DestinationStatus({"books": 95, "books-next": 5}, 200, "trial", 0.1, 5)
+    (options,) = loaded(route("upstream: books, fallback: {upstream: trial}")).routes
+    assert DestinationStatus.of(options) == DestinationStatus({"books": 1}, "trial")
 
 
 def test_the_salt_of_a_cookie_is_not_shown(here: Path) -> None:
