@@ -7,15 +7,42 @@ the first whose kind is there decides. A refusal never says what was wrong.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import Annotated, ClassVar, TypeAlias, TypeVar
+
+from pydantic import AfterValidator
 
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange, Response
+from gateway.headers import Headers
 from gateway.plugin import Plugin, PluginConfig
 from gateway.problem import Unauthorized
 
 C = TypeVar("C", bound=PluginConfig)
 Found: TypeAlias = Consumer | Awaitable[Consumer | None] | None
+
+
+def _can_be_quoted(value: str) -> str:
+    if not value.isascii() or not value.isprintable() or '"' in value or "\\" in value:
+        raise ValueError(f"not a realm: {value!r} (plain ASCII without quotes and backslashes)")
+    return value
+
+
+Realm: TypeAlias = Annotated[str, AfterValidator(_can_be_quoted)]
+"""An option: what a refusal calls the protected area (RFC 9110 §11.5)."""
+
+
+def credentials_of(headers: Headers, scheme: str) -> str | None:
+    """What Authorization says in this scheme, in lower case; None where it says nothing, or speaks in another.
+
+    Raises ValueError for several such fields: two readers could take two different ones.
+    """
+    found = headers.getall("authorization")
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ValueError("more than one field Authorization")
+    said, _, credentials = found[0].partition(" ")
+    return credentials.strip(" ") if said.lower() == scheme else None
 
 
 class Authenticator(Plugin[C]):
@@ -51,4 +78,4 @@ class Authenticator(Plugin[C]):
 
     def refusal(self) -> Unauthorized:
         """What is raised for a missing credential and an invalid one alike."""
-        return Unauthorized(headers={"www-authenticate": self.challenge})
+        return Unauthorized(self.challenge)

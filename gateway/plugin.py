@@ -34,6 +34,10 @@ class Plugin(Generic[C]):
     config_type: ClassVar[type[PluginConfig]]
     guards: ClassVar[str] = ""
     """What a route loses without it, in a word such as `authentication`, where people should be warned of that."""
+    needs_client_certificates: ClassVar[bool] = False
+    """It can do nothing unless some listener asks clients for certificates."""
+    parts: tuple[AnyPlugin, ...] = ()
+    """The plugins that its own options list (a `PluginList`). They are made, started and stopped as it is itself."""
 
     def __init_subclass__(cls) -> None:
         for base in getattr(cls, "__orig_bases__", ()):
@@ -47,6 +51,11 @@ class Plugin(Generic[C]):
         with some configuration says so here; the others then cost nothing. Without `config`: all it may ever need.
         """
         return [name for name in HOOKS if getattr(cls, name) is not getattr(Plugin, name)]
+
+    @classmethod
+    def refuses_part(cls, part: type[AnyPlugin], config: PluginConfig) -> str | None:
+        """Why a plugin with these options may not stand among its own; None where it may."""
+        return None
 
     def __init__(self, config: C, services: Services) -> None:
         self.config = config

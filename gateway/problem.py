@@ -70,6 +70,19 @@ class Unauthorized(Problem):
 
     status, slug = 401, "unauthorized"
 
+    def __init__(self, *challenges: str) -> None:
+        """`challenges` are the ways in that there are, each in a field WWW-Authenticate of its own: clients are bad at
+        telling several in one apart (RFC 9110 §11.6.1).
+        """
+        super().__init__()
+        self._challenges = challenges
+
+    def fields(self) -> Headers:
+        fields = super().fields()
+        for challenge in filter(None, self._challenges):
+            fields.add("WWW-Authenticate", challenge)
+        return fields
+
 
 class AddressRefused(Problem):
     """Requests from this address are not accepted here."""
@@ -149,6 +162,12 @@ class ConfigurationRefused(Problem):
     status, slug = 422, "configuration-refused"
 
 
+class TooManyFailures(Problem):
+    """Too many wrong credentials came from this address."""
+
+    status, slug = 429, "too-many-failures"
+
+
 class HeadTooLarge(Problem):
     """The request's head is larger than this gateway accepts."""
 
@@ -189,6 +208,12 @@ class StoreDown(Problem):
     """A store that this request needs does not answer."""
 
     status, slug = 503, "store-down"
+
+
+class IssuerDown(Problem):
+    """Whoever issued this credential does not answer, so nobody can tell whether it is valid."""
+
+    status, slug = 503, "issuer-down"
 
 
 class GatewayTimeout(Problem):

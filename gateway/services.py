@@ -14,6 +14,7 @@ from gateway.metering.journal import Journal
 from gateway.metrics import Metrics
 from gateway.spans import ExportOptions, SpanSink
 from gateway.stores.redis import Redis
+from gateway.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Services:
     consumers: Consumers
     journal: Journal
     redis: Redis
+    workers: Workers
     access_log: LineSink
     forward: Callable[[Request, str], Awaitable[Response]]
     spans: Callable[[ExportOptions], SpanSink]

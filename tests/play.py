@@ -24,6 +24,7 @@ from gateway.metrics import Metrics
 from gateway.plugin import AnyPlugin
 from gateway.services import Services
 from gateway.stores.redis import Redis
+from gateway.workers import Workers
 
 KEY = new_key("test")
 OTHER_KEY = new_key("test")
@@ -70,6 +71,7 @@ class Stage:
         self.access_log = Lines()
         self.spans = Spans()
         self._redis = Redis(redis, deadline=0.2)
+        self.workers = Workers(self.metrics)
         options = JournalOptions(directory=str(directory), segment=64 * 1024, **journal)
         self.usage = Usage(UsageOptions(journal=options), redis=self._redis, clock=self.clock, metrics=self.metrics)
         keys = [KeyOptions(id="k1", sha256=digest(KEY).hex()), KeyOptions(id="k2", sha256=digest(OTHER_KEY).hex())]
@@ -81,6 +83,7 @@ class Stage:
             consumers=Consumers([consumer]),
             journal=self.usage.journal,
             redis=self._redis,
+            workers=self.workers,
             access_log=self.access_log,  # type: ignore[arg-type]
             forward=_no_upstream,
             spans=lambda _options: self.spans,  # type: ignore[arg-type, return-value]
@@ -145,6 +148,7 @@ class Stage:
         await self.services.background.stop()
         await self.usage.stop(0.0)
         await self._redis.close()
+        self.workers.close()
 
 
 def ask(target: str = "/", method: str = "GET", **fields: str) -> Request:

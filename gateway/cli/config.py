@@ -115,6 +115,7 @@ def _walks(config: GatewayConfig) -> Iterator[str]:
         width = max((len(spec.name) for spec in specs), default=0)
         for spec in specs:
             yield f"  {spec.name:{width}}  {', '.join(spec.plugin.hooks(spec.config)) or 'no hooks'}"
+            yield from (f"    {part.name}" for part in spec.parts)
         targets = ", ".join(target.url for target in config.upstreams[route.upstream].targets)
         yield f"  → {route.upstream} ({targets})"
 

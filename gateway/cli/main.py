@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import uvloop
 
-from gateway import __version__, keys, log
+from gateway import __version__, log
 from gateway.background import Background
 from gateway.billing import report, worker
 from gateway.billing.database import DatabaseUnavailable
@@ -26,6 +26,7 @@ from gateway.billing.migration import MigrationRefused, migrate
 from gateway.billing.reconcile import reconcile
 from gateway.cli.admin_client import AdminUnreachable
 from gateway.cli.config import add_commands, takes_config
+from gateway.cli.credentials import add_credentials
 from gateway.clock import Clock
 from gateway.config import reference
 from gateway.config.configuration import ConfigError, GatewayConfig, load
@@ -79,12 +80,7 @@ def _parser() -> ArgumentParser:
 
     add_commands(commands)
 
-    new_keys = commands.add_parser("keys", help="API keys").add_subparsers(metavar="command", required=True)
-    new = new_keys.add_parser("new", help="make a key; prints it and its SHA-256, and keeps neither")
-    mode = new.add_mutually_exclusive_group()
-    mode.add_argument("--live", dest="mode", action="store_const", const="live", help="for production (the default)")
-    mode.add_argument("--test", dest="mode", action="store_const", const="test", help="for trying things out")
-    new.set_defaults(run=_new_key, mode="live")
+    add_credentials(commands)
 
     options = commands.add_parser("reference", help="write the reference of all options and the editor's schema")
     options.add_argument("--directory", type=Path, default=Path("config"), help="where they stand (default: config)")
@@ -138,16 +134,6 @@ def _add_books(commands: Any) -> None:
     books = commands.add_parser("reconcile", help="compare journal, streams and books; exit 1 if there is a gap")
     takes_config(books)
     books.set_defaults(run=_reconcile)
-
-
-def _new_key(options: Namespace) -> int:
-    key = keys.new_key(options.mode)
-    print(f"key     {key}")
-    print(f"sha256  {keys.digest(key).hex()}")
-    print(
-        "The key is not kept anywhere: give it to its owner now. The SHA-256 goes under `consumers`.", file=sys.stderr
-    )
-    return 0
 
 
 def _reference(options: Namespace) -> int:

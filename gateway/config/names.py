@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from gateway.config.source import Source, Steps
 from gateway.config.wording import did_you_mean
+from gateway.consumers import CERTIFICATE_FIELDS
 from gateway.downstream.listener import parse_bind
 from gateway.path import path_pattern
 
@@ -25,6 +26,7 @@ def check_names(source: Source) -> None:
     for own in keys:
         _once(source, ((*key, "id") for key in own), "id")
     _once(source, ((*key, "sha256") for own in keys for key in own), "key")
+    _credentials_differ(source)
     _binds_differ(source)
 
 
@@ -41,6 +43,12 @@ def check_upstream(source: Source, steps: Steps) -> None:
     if isinstance(name, str) and name not in known:
         shown = source.shown(steps)
         source.fault(steps, f'unknown upstream "{shown}"{did_you_mean(shown, known)}')
+
+
+def check_client_certificates(source: Source, steps: Steps) -> None:
+    """Add a fault to the plugin that stands there if no listener asks clients for certificates."""
+    if not any(source.at((*listener, "tls", "client_ca")) for listener in _items(source, ("listeners",))):
+        source.fault(steps, "no listener asks clients for certificates (set `client_ca` in the `tls` of one)")
 
 
 def _paths_are_patterns(source: Source) -> None:
@@ -74,6 +82,18 @@ def _once(source: Source, places: Iterable[Steps], what: str) -> None:
             earlier = first.setdefault(value.lower() if what == "key" else value, steps)
             if earlier is not steps:
                 source.fault(steps, f'{what} "{source.shown(steps)}" is taken ({_where(source, earlier)})')
+
+
+def _credentials_differ(source: Source) -> None:
+    """What a caller shows must tell who it is: no two consumers have the same."""
+    consumers = _items(source, ("consumers",))
+    passwords = [password for who in consumers for password in _items(source, (*who, "passwords"))]
+    users = [(*password, "user" if source.at((*password, "user")) is not None else "id") for password in passwords]
+    _once(source, users, "user")
+    _once(source, ((*key, "id") for who in consumers for key in _items(source, (*who, "hmac_keys"))), "id")
+    certificates = [shown for who in consumers for shown in _items(source, (*who, "certificates"))]
+    for field in CERTIFICATE_FIELDS:
+        _once(source, ((*shown, field) for shown in certificates), field)
 
 
 def _binds_differ(source: Source) -> None:

@@ -29,12 +29,22 @@ class UnknownPlugin(PluginError):
 
 @dataclass(frozen=True, slots=True)
 class PluginSpec:
-    """A plugin in its place on a route: the name it has there, what runs, its options, and where the file has them."""
+    """A plugin in its place on a route: the name it has there, what runs, its options, and where the file has them.
+
+    `parts` are the plugins that its options list.
+    """
 
     name: str
     plugin: type[AnyPlugin]
     config: PluginConfig
     steps: tuple[str | int, ...] = ()
+    parts: tuple[PluginSpec, ...] = ()
+
+    @property
+    def guards(self) -> str:
+        """What it guards its route with. One whose parts stand in for each other guards as well as the weakest."""
+        weak = any(not part.guards for part in self.parts)
+        return "" if weak else self.plugin.guards
 
 
 def load_plugin(name: str) -> type[AnyPlugin]:
