@@ -44,7 +44,8 @@ class Body:
 
     `length` is the declared size in bytes, or None where only the end of the body tells; `limit` is how many bytes
     may arrive in all before the body fails with BodyTooLarge. `error` is what it failed with: such a body never becomes
-    complete, and what still arrives of it is counted and dropped.
+    complete, and what still arrives of it is counted and dropped. A `listener` is called whenever `take` has something
+    to say that it had not before; without one, a reader waits for `next`.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Body:
         "error",
         "length",
         "limit",
+        "listener",
         "received",
         "trailers",
     )
@@ -73,6 +75,7 @@ class Body:
         self._taken = False
         self._whole: bytes | None = None
         self._after: Callable[[], None] | None = None
+        self.listener: Callable[[], None] | None = None
         self.complete = False
         self.error: Exception | None = None
         self.length = length
@@ -82,8 +85,8 @@ class Body:
 
     # The connection's side
 
-    def feed(self, data: bytes) -> None:
-        """Some bytes arrived."""
+    def feed(self, data: bytes, last: bool = False) -> None:
+        """Some bytes arrived; `last` says that they are the end."""
         size = len(data)
         self.received += size
         if self.error is not None:
@@ -96,7 +99,10 @@ class Body:
         if self._size > HIGH_WATER and not self._paused and self._source is not None:
             self._paused = True
             self._source.pause_body()
-        self._wake()
+        if last:
+            self.finish()
+        else:
+            self._wake()
 
     def refuse(self) -> None:
         """It is larger than its `limit`: fail with BodyTooLarge and take no more, even if all of it is here."""
@@ -209,7 +215,9 @@ class Body:
             after()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self.listener is not None:
+            self.listener()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 

@@ -1,4 +1,4 @@
-"""The plugin contract: a typed config and up to five hooks. This file is the whole of it."""
+"""The plugin contract: a typed config and up to six hooks. This file is the whole of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PluginConfig(Options):
 
 C = TypeVar("C", bound=PluginConfig)
 
-HOOKS: Final = ("on_request", "on_response", "on_chunk", "on_sending", "on_finish")
+HOOKS: Final = ("on_request", "on_response", "on_upgrade", "on_chunk", "on_sending", "on_finish")
 """In the order in which a request meets them."""
 
 
@@ -86,6 +86,12 @@ class Plugin(Generic[C]):
         """A response exists and nothing is sent yet: headers may change, or another response takes its place.
 
         A plugin that changes the size of the body deletes `content-length` here. May be async.
+        """
+
+    def on_upgrade(self, exchange: Exchange) -> None:
+        """The upstream agreed to a WebSocket, and the client is about to hear of it: raise a Problem to refuse.
+
+        What they say to each other no hook sees. At its end on_chunk is called, with nothing. Never waits.
         """
 
     def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:

@@ -70,19 +70,6 @@ class Unauthorized(Problem):
 
     status, slug = 401, "unauthorized"
 
-    def __init__(self, *challenges: str) -> None:
-        """`challenges` are the ways in that there are, each in a field WWW-Authenticate of its own: clients are bad at
-        telling several in one apart (RFC 9110 §11.6.1).
-        """
-        super().__init__()
-        self._challenges = challenges
-
-    def fields(self) -> Headers:
-        fields = super().fields()
-        for challenge in filter(None, self._challenges):
-            fields.add("WWW-Authenticate", challenge)
-        return fields
-
 
 class AddressRefused(Problem):
     """Requests from this address are not accepted here."""
@@ -160,6 +147,12 @@ class ConfigurationRefused(Problem):
     """The configuration cannot be taken; the one before goes on."""
 
     status, slug = 422, "configuration-refused"
+
+
+class UpgradeRequired(Problem):
+    """This version of WebSocket is not spoken here."""
+
+    status, slug = 426, "upgrade-required"
 
 
 class TooManyFailures(Problem):

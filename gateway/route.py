@@ -13,6 +13,7 @@ from gateway.exchange import Exchange, Note, Response
 from gateway.headers import Headers
 from gateway.options import Options, Size
 from gateway.problem import MethodNotAllowed, Problem
+from gateway.websocket.handshake import WebSocketOptions, ask
 
 if TYPE_CHECKING:
     from gateway.upstream.call import Caller, Underway
@@ -61,6 +62,8 @@ class RouteOptions(Options):
     """When the client leaves early: `cancel` the upstream call, or `drain` it to the end so that its usage is known."""
     max_body: Size = 4 * 2**30
     """Largest request body; a larger one is answered 413."""
+    websocket: WebSocketOptions | None = None
+    """Lets requests become WebSockets; `{}` for the usual limits. Without it the upstream is never asked for one."""
 
 
 class Route:
@@ -75,6 +78,7 @@ class Route:
         self.upstream = upstream
         self.max_body = options.max_body
         self.on_disconnect = options.on_disconnect
+        self.websocket = options.websocket
         self.place = 0
         self.parameter_names: list[str] = []
         self._clock = clock
@@ -94,6 +98,11 @@ class Route:
             caller.answered(self._last_hop(request.method))
             return None
         refusal = request.body.error
+        if request.upgrade and self.websocket is not None:
+            try:
+                ask(request, self.websocket)
+            except Problem as problem:
+                refusal = problem
         if refusal is not None:
             caller.failed(refusal)
             return None

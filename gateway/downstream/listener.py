@@ -104,7 +104,8 @@ class Listener:
         self.forwarding = forwarding
         self.clock = clock
         self.loop = get_running_loop()
-        self.draining = False
+        self.draining = False  # it accepts nobody any more
+        self.stopping = False  # neither does any other: the process ends
         self.begin = begin
         self._connections: set[ClientConnection] = set()
         self._per_address: dict[str, int] = {}
@@ -202,7 +203,10 @@ class Listener:
 
     async def drain(self, deadline_seconds: float) -> None:
         """Stop accepting, let what is in flight finish, and after the deadline break off what has not."""
+        self.stopping = True
         self.close()
+        for connection in list(self._connections):
+            _ = connection.leave("the gateway stops")
         if self._connections:
             self._empty = self.loop.create_future()
             with suppress(TimeoutError):

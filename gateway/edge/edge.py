@@ -153,7 +153,7 @@ class Edge:
             self._cut.inc()
             _log.warning("more than %d earlier configurations are served with: the oldest one is cut", most)
             for connection in list(self._in_flight()):
-                if _delivery_of(connection) is oldest.delivery:
+                if _delivery_of(connection) is oldest.delivery and not connection.leave("it lasted for too long"):
                     connection.cancel()
 
     def _look(self) -> None:

@@ -193,11 +193,11 @@ def inspect(boot: Boot, shards: int) -> Estate:
 
 
 def estimate(started: UsageEvent) -> UsageEvent:
-    """The final event of a use whose end nobody saw: what was known at its start, at the time it started.
+    """The final event of a use whose end nobody saw: what was known of it when it was last written down.
 
-    A pure function of the start, so that however often it is written, the books see the same event.
+    A pure function of that record, so that however often it is written, the books see the same event.
     """
-    return msgspec.structs.replace(started, outcome="estimated", occurred_at=started.admitted_at, status=0)
+    return msgspec.structs.replace(started, outcome="estimated", status=0)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -30,6 +30,8 @@ class TimeoutOptions(Options):
     """Silence between two pieces of a body, in either direction."""
     total: Duration = 300.0
     """The whole call."""
+    exempt_streams: bool = False
+    """Whether streams of events (`text/event-stream`, JSON lines) may outlast `total`; `idle` holds for them too."""
 
 
 class UpstreamOptions(Options):

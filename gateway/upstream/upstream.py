@@ -229,6 +229,7 @@ class Upstream:
             max_head=self.options.max_response_head,
             first_byte=self._timeouts.first_byte,
             idle=self._timeouts.idle,
+            exempt_streams=self._timeouts.exempt_streams,
             background=self._background,
             on_idle=self.pool.release,
             on_closed=self.pool.discard,
