@@ -21,14 +21,14 @@ C = TypeVar("C", bound=PluginConfig)
 Found: TypeAlias = Consumer | Awaitable[Consumer | None] | None
 
 
-def _can_be_quoted(value: str) -> str:
+def _quotable(value: str) -> str:
     if not value.isascii() or not value.isprintable() or '"' in value or "\\" in value:
         raise ValueError(f"not a realm: {value!r} (plain ASCII without quotes and backslashes)")
     return value
 
 
-Realm: TypeAlias = Annotated[str, AfterValidator(_can_be_quoted)]
-"""An option: what a refusal calls the protected area (RFC 9110 §11.5)."""
+Realm: TypeAlias = Annotated[str, AfterValidator(_quotable)]
+"""What a refusal calls the protected area."""
 
 
 def credentials_of(headers: Headers, scheme: str) -> str | None:
@@ -78,4 +78,4 @@ class Authenticator(Plugin[C]):
 
     def refusal(self) -> Unauthorized:
         """What is raised for a missing credential and an invalid one alike."""
-        return Unauthorized(self.challenge)
+        return Unauthorized(headers={"www-authenticate": self.challenge})

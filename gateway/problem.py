@@ -6,6 +6,7 @@ A problem's docstring is its title. Only problems cross a border; any other exce
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -23,7 +24,10 @@ class Problem(Exception):
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
 
-    def __init__(self, detail: str | None = None, *, headers: dict[str, str] | None = None, **members: Any) -> None:
+    def __init__(
+        self, detail: str | None = None, *, headers: Mapping[str, str | list[str]] | None = None, **members: Any
+    ) -> None:
+        """`headers` are fields that go with it; each text in a list is a field of its own."""
         super().__init__(detail or self.title())
         self.detail = detail
         self.headers = headers or {}
@@ -46,7 +50,9 @@ class Problem(Exception):
     def fields(self) -> Headers:
         """The header fields that go with the document."""
         fields = Headers({"Content-Type": "application/problem+json", "Cache-Control": "no-store"})
-        fields.update(self.headers)
+        for name, value in self.headers.items():
+            for text in [value] if isinstance(value, str) else value:
+                fields.add(name, text)
         return fields
 
     def response(self, instance: str | None = None) -> Response:

@@ -10,6 +10,7 @@ from gateway.exchange import Exchange, Request
 from gateway.header_options import FieldName
 from gateway.headers import Headers
 from gateway.keys import LONGEST_KEY, PREFIX, digest
+from gateway.path import without_parameter
 from gateway.plugin import PluginConfig
 from gateway.services import Services
 
@@ -96,19 +97,3 @@ class KeyAuth(Authenticator[Config]):
         if len(key) > LONGEST_KEY or any(other != key for other in keys[1:]):
             raise self.refusal()
         return digest(key)
-
-
-def without_parameter(target: str, name: str) -> tuple[str, list[str]]:
-    """A target without the query parameters of this name, all else byte for byte, and the values they had."""
-    path, _, query = target.partition("?")
-    kept: list[str] = []
-    values: list[str] = []
-    for pair in query.split("&"):
-        key, _, value = pair.partition("=")
-        if key == name:
-            values.append(value)
-        else:
-            kept.append(pair)
-    if not values:
-        return target, []
-    return (f"{path}?{'&'.join(kept)}" if kept else path), values

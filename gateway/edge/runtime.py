@@ -114,6 +114,7 @@ class Runtime:
             access_log=lasting.access_log,
             forward=forward,
             spans=self._spans.to,
+            fetch=lasting.fetch,
         )
 
     @classmethod

@@ -111,6 +111,8 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "consumers",
         "keys",
         "log",
+        "fetch",
+        "cookie",
     }
     allowed |= {"clock", "metrics", "background", "stores", "metering", "route", "spans"}
     allowed |= {"coding", "header_options", "networks", "path", "template"}

@@ -11,7 +11,8 @@ from gateway.clock import uuid_text
 from gateway.exchange import Request
 from gateway.http1.request_reader import RequestReader
 from gateway.keys import new_key
-from plugins.key_auth import KeyAuth, without_parameter
+from gateway.path import without_parameter
+from plugins.key_auth import KeyAuth
 from tests.fixtures.source import Told
 from tests.play import KEY, OTHER_KEY, Stage, ask
 
