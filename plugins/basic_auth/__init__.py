@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable
-from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final
 from unicodedata import normalize
 
 from pydantic import Field
@@ -15,21 +13,16 @@ from pydantic import Field
 from gateway.authentication import Authenticator, Realm, credentials_of
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange
-from gateway.expiring import Expiring
 from gateway.headers import Headers
-from gateway.metrics import GaugePart
 from gateway.options import Duration
-from gateway.passwords import decoy, hash_password, matches, prepared
+from gateway.passwords import prepared
 from gateway.plugin import PluginConfig
-from gateway.problem import Overloaded
 from gateway.services import Services
-from gateway.single_flight import SingleFlight
-from plugins.basic_auth.failures import Failures
+from plugins.basic_auth.logins import Credentials, Logins
 
 _LONGEST: Final = 2048
 """Characters of credentials; what is longer is not worth a hash."""
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CHECKED_AT_ONCE: Final = 256
 
 
 class Config(PluginConfig):
@@ -50,14 +43,6 @@ class Config(PluginConfig):
     """How long wrong passwords count."""
 
 
-class _Credentials(NamedTuple):
-    """A user name, a password as it is hashed, and a digest of both that tells nothing without this process's key."""
-
-    user: str
-    password: bytes
-    digest: bytes
-
-
 class BasicAuth(Authenticator[Config]):
     """Passwords are those of `consumers`. They are checked in threads, a few at a time, and remembered when they are
     right. An unknown user costs a check as well, so that time does not tell who is known.
@@ -69,76 +54,42 @@ class BasicAuth(Authenticator[Config]):
         super().__init__(config, services)
         self.challenge = f'Basic realm="{config.realm}", charset="UTF-8"'
         self._find = self._in_fields  # bound once: `Headers.once` knows it again
-        self._key = os.urandom(32)
-        self._passwords = services.consumers.passwords
-        first = next(iter(self._passwords.values()), None)
-        self._decoy = decoy(first[0] if first is not None else hash_password(""))
-        metrics, now = services.metrics, services.clock.monotonic
-        size = metrics.gauge("tallygate_basic_auth_remembered", "Passwords remembered because they were right.")
-        self._right: Expiring[Consumer] = Expiring(config.max_remembered, now, GaugePart(size))
-        networks = metrics.gauge(
-            "tallygate_basic_auth_failing_networks", "Networks of clients that sent a wrong password of late."
-        )
-        failing: Expiring[list[int]] = Expiring(config.max_remembered, now, GaugePart(networks))
-        self._failures = Failures(failing, config.max_failures, config.failure_window)
-        self._checks: SingleFlight[Consumer | None] = SingleFlight("basic_auth", services.background, _CHECKED_AT_ONCE)
-        self._wrong = metrics.counter("tallygate_basic_auth_wrong_total", "Passwords that were wrong, of anybody's.")
+        how = (config.remember, config.max_remembered, config.max_failures, config.failure_window)
+        self._logins = services.joint(("basic_auth", *how), lambda: Logins(services, *how))
 
     def inherit(self, previous: BasicAuth) -> None:
-        self._failures = previous._failures
-        if previous._passwords is self._passwords:  # else they may have changed
-            self._right, self._key = previous._right, previous._key
+        self._logins.inherit(previous._logins)
 
     async def start(self) -> None:
-        self._right.retain()
-        self._failures.remembered.retain()
+        self._logins.retain()
 
     async def stop(self) -> None:
-        self._right.release()
-        self._failures.remembered.release()
+        self._logins.release()
 
     def authenticate(self, exchange: Exchange) -> Consumer | Awaitable[Consumer] | None:
         found = exchange.request.headers.once(self._find)
         if found is None:
             return None
-        consumer = self._right.get(found.digest)
-        return consumer if consumer is not None else self._ask(found, exchange.request.client)
+        consumer = self._logins.remembered(found.digest)
+        return consumer if consumer is not None else self._check(found, exchange.request.client)
 
-    def _in_fields(self, headers: Headers) -> _Credentials | None:
-        try:
-            said = credentials_of(headers, "basic")
-            if said is None:
-                return None
-            user, password = read_credentials(said)
-        except ValueError:
-            raise self.refusal() from None
-        if not self.config.forward:
-            del headers["authorization"]
-        digest = blake2b(b"%b:%b" % (user.encode(), password), key=self._key, digest_size=32).digest()
-        return _Credentials(user, password, digest)
-
-    async def _ask(self, found: _Credentials, client: str) -> Consumer:
-        """Who it is, by a check that all share who send the same meanwhile."""
-        consumer = await self._checks.join(found.digest, lambda: self._check(found, client))
+    async def _check(self, found: Credentials, client: str) -> Consumer:
+        consumer = await self._logins.check(found, client)
         if consumer is None:
             raise self.refusal()
         return consumer
 
-    async def _check(self, found: _Credentials, client: str) -> Consumer | None:
-        phc, consumer = self._passwords.get(found.user, (self._decoy, None))
-        attempts = self._failures.reserve(client)
+    def _in_fields(self, headers: Headers) -> Credentials | None:
         try:
-            right = await self.services.workers.run(matches, phc, found.password)
-        except Overloaded:
-            attempts[0] -= 1
-            raise
-        if not right or consumer is None:
-            self._wrong.inc()
-            return None
-        attempts[0] -= 1
-        if self.config.remember:
-            self._right.put(found.digest, consumer, self.config.remember)
-        return consumer
+            said = credentials_of(headers, "basic")
+            if said is None:
+                return None
+            found = self._logins.credentials(*read_credentials(said))
+        except ValueError:
+            raise self.refusal() from None
+        if not self.config.forward:
+            del headers["authorization"]
+        return found
 
 
 def read_credentials(said: str) -> tuple[str, bytes]:
