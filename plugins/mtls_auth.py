@@ -31,7 +31,7 @@ _FACTS: Final[Mapping[str, Callable[[ClientCertificate], tuple[str, ...]]]] = {
     "certificate.email": lambda certificate: certificate.emails,
     "certificate.subject": lambda certificate: (certificate.subject,),
 }
-"""What a certificate says, by its name in templates, in the attributes of a consumer and, less the prefix, in `consumers`."""
+"""What a certificate says: by its name in templates and attributes and, less the prefix, under `consumers`."""
 
 
 def _fact(name: str) -> Callable[[ClientCertificate], tuple[str, ...]]:
@@ -63,7 +63,7 @@ class MappingOptions(Options):
 
 
 class Config(PluginConfig):
-    """Whose certificates are taken: those under `consumers`, and if there is a mapping all others that were verified."""
+    """Whose certificates are taken: those under `consumers` and, if there is a mapping, all others that are valid."""
 
     mapping: MappingOptions | None = None
     """Makes a consumer of any certificate that the `client_ca` of a listener stands for; null for none."""

@@ -5,13 +5,23 @@ These checks read the source, not the finished options, so that they speak up ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+from unicodedata import normalize
 
 from gateway.config.source import Source, Steps
 from gateway.config.wording import did_you_mean
 from gateway.consumers import CERTIFICATE_FIELDS
 from gateway.downstream.listener import parse_bind
 from gateway.path import path_pattern
+
+_SAME: Final[Mapping[str, Callable[[str], str]]] = {
+    "key": str.lower,
+    "dns": str.lower,
+    "fingerprint": lambda value: value.replace(":", "").lower(),
+    "user": lambda value: normalize("NFC", value),
+}
+"""Of what may be written in several ways: the one way."""
 
 
 def check_names(source: Source) -> None:
@@ -79,7 +89,7 @@ def _once(source: Source, places: Iterable[Steps], what: str) -> None:
     for steps in places:
         value = source.at(steps)
         if isinstance(value, str):
-            earlier = first.setdefault(value.lower() if what == "key" else value, steps)
+            earlier = first.setdefault(_SAME.get(what, str)(value), steps)
             if earlier is not steps:
                 source.fault(steps, f'{what} "{source.shown(steps)}" is taken ({_where(source, earlier)})')
 
