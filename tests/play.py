@@ -65,7 +65,10 @@ class Played:
 class Stage:
     """Where plugins are played: services of their own, and a journal in a directory of the test's."""
 
-    def __init__(self, directory: Path, redis: str = NOWHERE, **journal: Any) -> None:
+    def __init__(
+        self, directory: Path, redis: str = NOWHERE, *, consumers: Sequence[ConsumerOptions] = (), **journal: Any
+    ) -> None:
+        """`consumers` are there besides bob of acme, who has two keys."""
         self.directory = directory
         self.metrics = Metrics(None)
         self.clock = Clock()
@@ -81,7 +84,7 @@ class Stage:
             clock=self.clock,
             metrics=self.metrics,
             background=Background(),
-            consumers=Consumers([consumer]),
+            consumers=Consumers([consumer, *consumers]),
             journal=self.usage.journal,
             redis=self._redis,
             workers=self.workers,

@@ -21,7 +21,7 @@ from gateway.problem import ContentTooLarge
 from gateway.services import Services
 from plugins.hmac_auth.digest import holds, read_digests
 from plugins.hmac_auth.nonces import Nonces
-from plugins.hmac_auth.signature import Signature, covers_request, read_signature, signature_base
+from plugins.hmac_auth.signature import Signature, covers_request, read_signature, signed_text
 
 ALGORITHM: Final = "hmac-sha256"
 _SEEN: Final = 100_000
@@ -123,7 +123,7 @@ class HmacAuth(Authenticator[Config]):
         if request.body.length != 0 and "content-digest" not in covered:
             raise ValueError("does not cover the body")
         secret, consumer = self._keys.get(signature.key_id, self._nobody)
-        expected = hmac.digest(secret, signature_base(signature.inner, request), "sha256")
+        expected = hmac.digest(secret, signed_text(signature.inner, request), "sha256")
         if not hmac.compare_digest(expected, signature.value) or consumer is None:
             raise ValueError("not signed with this key")
         return consumer

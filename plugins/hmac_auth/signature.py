@@ -76,7 +76,7 @@ def covers_request(signature: Signature, request: Request) -> bool:
     return "@authority" in covered and (path or "@request-target" in covered)
 
 
-def signature_base(inner: InnerList, request: Request) -> bytes:
+def signed_text(inner: InnerList, request: Request) -> bytes:
     """The text that was signed (RFC 9421 §2.5). Raises ValueError where it covers what is not there or not known."""
     lines = [f"{write_item(item)}: {_component(item, request)}" for item in inner.items]
     lines.append(f'"@signature-params": {write_inner_list(inner)}')
