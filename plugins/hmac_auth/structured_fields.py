@@ -162,4 +162,4 @@ def _bare_written(value: Bare) -> str:
             return f":{b64encode(value).decode()}:"
         case Token():
             return value
-    return f'"{_QUOTED.sub(chr(92) * 2 + "1", value)}"'
+    return '"' + _QUOTED.sub(r"\\\1", value) + '"'
