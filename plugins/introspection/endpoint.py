@@ -92,6 +92,8 @@ class Endpoint:
             if response.status != 200:
                 raise LookupError(f"status {response.status}")
             content = response.body if isinstance(response.body, bytes) else await response.body.read(_LARGEST)
+            if len(content) > _LARGEST:
+                raise LookupError(f"an answer of more than {_LARGEST} bytes")
         finally:
             response.close()
         found = _decode(content)
