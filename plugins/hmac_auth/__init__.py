@@ -123,7 +123,7 @@ class HmacAuth(Authenticator[Config]):
         if request.body.length != 0 and "content-digest" not in covered:
             raise ValueError("does not cover the body")
         secret, consumer = self._keys.get(signature.key_id, self._nobody)
-        expected = hmac.digest(secret, signed_text(signature.inner, request), "sha256")
+        expected = hmac.digest(secret, signed_text(signature, request), "sha256")
         if not hmac.compare_digest(expected, signature.value) or consumer is None:
             raise ValueError("not signed with this key")
         return consumer

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote
 
 from gateway.exchange import Request
 from gateway.headers import Headers
-from plugins.hmac_auth.structured_fields import InnerList, Item, read_dictionary, write_inner_list, write_item
+from plugins.hmac_auth.structured_fields import InnerList, Item, read_dictionary, write_item, write_parameters
 
 T = TypeVar("T")
 
@@ -20,11 +20,13 @@ _LONGEST: Final = 16 * 1024
 
 
 class Signature(NamedTuple):
-    """One signature. `created` and `expires` are seconds since the epoch; `covered` are names of components, those of
-    derived ones with their `@`. `inner` is all of it, as it stands in the text that was signed.
+    """One signature. `components` are what it covers, each with the way it is written in the text that was signed, and
+    `parameters` the end of that text; `covered` are the names of components, those of derived ones with their `@`.
+    `created` and `expires` are seconds since the epoch.
     """
 
-    inner: InnerList
+    components: Mapping[str, Item]
+    parameters: str
     value: bytes
     covered: frozenset[str]
     created: int
@@ -46,16 +48,17 @@ def read_signature(headers: Headers, label: str | None) -> Signature:
     inner, value = inputs.get(label), values.get(label)
     if not isinstance(inner, InnerList) or not isinstance(value, Item) or not isinstance(value.value, bytes):
         raise ValueError("not a signature")
-    names = [item.value for item in inner.items]
-    if not all(isinstance(name, str) for name in names) or len(set(map(write_item, inner.items))) != len(names):
+    components = {write_item(item): item for item in inner.items}
+    if not all(type(item.value) is str for item in inner.items) or len(components) != len(inner.items):
         raise ValueError("components are strings, each there once")
     created, key_id = _parameter(inner, "created", int), _parameter(inner, "keyid", str)
     if created is None or key_id is None:
         raise ValueError("a signature says when it was made, and with which key")
     return Signature(
-        inner,
+        components,
+        f"({' '.join(components)}){write_parameters(inner.parameters)}",
         value.value,
-        frozenset(map(str, names)),
+        frozenset([str(item.value) for item in inner.items]),
         created,
         _parameter(inner, "expires", int),
         key_id,
@@ -76,10 +79,10 @@ def covers_request(signature: Signature, request: Request) -> bool:
     return "@authority" in covered and (path or "@request-target" in covered)
 
 
-def signed_text(inner: InnerList, request: Request) -> bytes:
+def signed_text(signature: Signature, request: Request) -> bytes:
     """The text that was signed (RFC 9421 §2.5). Raises ValueError where it covers what is not there or not known."""
-    lines = [f"{write_item(item)}: {_component(item, request)}" for item in inner.items]
-    lines.append(f'"@signature-params": {write_inner_list(inner)}')
+    lines = [f"{written}: {_component(item, request)}" for written, item in signature.components.items()]
+    lines.append(f'"@signature-params": {signature.parameters}')
     return "\n".join(lines).encode("ascii")
 
 

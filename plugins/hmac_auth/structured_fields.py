@@ -135,31 +135,22 @@ def _bytes(text: str) -> bytes:
     return value
 
 
-def write_inner_list(inner: InnerList) -> str:
-    """As RFC 9651 §4.1.1.1 writes it: there is one way only."""
-    items = " ".join([write_item(item) for item in inner.items])
-    return f"({items}){_written(inner.parameters)}"
-
-
 def write_item(item: Item) -> str:
-    """As RFC 9651 §4.1.3 writes it."""
-    return _bare_written(item.value) + _written(item.parameters)
+    """As RFC 9651 §4.1.3 writes it: there is one way only."""
+    return _written(item.value) + write_parameters(item.parameters)
 
 
-def _written(parameters: Parameters) -> str:
-    return "".join(
-        [f";{key}" if value is True else f";{key}={_bare_written(value)}" for key, value in parameters.items()]
-    )
+def write_parameters(parameters: Parameters) -> str:
+    """As RFC 9651 §4.1.1.2 writes them."""
+    return "".join([f";{key}" if value is True else f";{key}={_written(value)}" for key, value in parameters.items()])
 
 
-def _bare_written(value: Bare) -> str:
+def _written(value: Bare) -> str:
+    if type(value) is str:
+        return '"' + _QUOTED.sub(r"\\\1", value) + '"'
     match value:
         case bool():
             return f"?{int(value)}"
-        case int():
-            return str(value)
         case bytes():
             return f":{b64encode(value).decode()}:"
-        case Token():
-            return value
-    return '"' + _QUOTED.sub(r"\\\1", value) + '"'
+    return str(value)  # a number, or a token

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.hmac_auth.structured_fields import InnerList, Item, Token, read_dictionary, write_inner_list, write_item
+from plugins.hmac_auth.structured_fields import InnerList, Item, Token, read_dictionary, write_item, write_parameters
 
 KEYS = st.from_regex(r"[a-z*][a-z0-9_\-.*]{0,9}", fullmatch=True)
 STRINGS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20)
@@ -13,6 +13,10 @@ BARE = STRINGS | TOKENS | st.binary(max_size=20) | st.booleans() | st.integers(-
 PARAMETERS = st.dictionaries(KEYS, BARE, max_size=3)
 ITEMS = st.builds(Item, BARE, PARAMETERS)
 INNER_LISTS = st.builds(InnerList, st.lists(ITEMS, max_size=4).map(tuple), PARAMETERS)
+
+
+def write_inner_list(inner: InnerList) -> str:
+    return f"({' '.join(map(write_item, inner.items))}){write_parameters(inner.parameters)}"
 
 
 def written(members: dict[str, Item | InnerList], comma: str) -> str:

@@ -129,13 +129,13 @@ def test_the_text_is_the_one_that_was_signed(inputs, signatures, verify):
     request = example(inputs, signatures)
     signature = read_signature(request.headers, None)
     assert signature.created == CREATED
-    verify(signed_text(signature.inner, request), signature.value)
+    verify(signed_text(signature, request), signature.value)
 
 
 def test_of_several_one_is_picked_by_its_label():
     request = example(f"{MINIMAL}, {HMAC}", f"{HMAC_SIGNATURE}, {MINIMAL_SIGNATURE}")
     signature = read_signature(request.headers, "sig-b25")
-    signed_by_secret(signed_text(signature.inner, request), signature.value)
+    signed_by_secret(signed_text(signature, request), signature.value)
     with pytest.raises(ValueError, match="not one signature"):
         read_signature(request.headers, None)
 
@@ -145,7 +145,7 @@ def test_a_component_of_a_response_is_none_of_a_request():
     inputs = f'sig-b24=("@status" "content-type");created={CREATED};keyid="test-key-ecc-p256"'
     request = example(inputs, "sig-b24=:AAAA:")
     with pytest.raises(ValueError, match="not a component"):
-        signed_text(read_signature(request.headers, None).inner, request)
+        signed_text(read_signature(request.headers, None), request)
 
 
 def test_the_digest_is_that_of_the_body():
