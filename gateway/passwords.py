@@ -25,6 +25,7 @@ _MOST_WORK: Final = 1024 * 1024
 _MOST_LANES: Final = 16
 _NEW_MEMORY: Final = 19 * 1024
 _NEW_ITERATIONS: Final = 2
+_NEW: Final = f"$argon2id$v=19$m={_NEW_MEMORY},t={_NEW_ITERATIONS},p=1${'A' * 22}${'A' * 43}"
 
 
 def hash_password(password: str) -> str:
@@ -58,8 +59,8 @@ def matches(phc: str, password: bytes) -> bool:
     return True
 
 
-def decoy(like: str) -> str:
-    """A hash that costs as much as that one and that nobody knows the password of."""
+def decoy(like: str = _NEW) -> str:
+    """A hash that costs as much as that one, or as a new one, and that nobody knows the password of."""
     match = _PHC.fullmatch(like)
     if match is None:
         raise ValueError("not an Argon2id hash")

@@ -45,7 +45,8 @@ class Config(PluginConfig):
 
 class BasicAuth(Authenticator[Config]):
     """Passwords are those of `consumers`. They are checked in threads, a few at a time, and remembered when they are
-    right. An unknown user costs a check as well, so that time does not tell who is known.
+    right. An unknown user costs a check as well, so that time does not tell who is known; that holds where all hashes
+    cost the same, as those of `tallygate passwords new` do.
 
     Whoever listens in on plain HTTP has the password: serve this on listeners with `tls`.
     """

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from gateway.consumers import Consumer
 from gateway.expiring import Expiring
 from gateway.metrics import GaugePart
-from gateway.passwords import decoy, hash_password, matches
+from gateway.passwords import decoy, matches
 from gateway.problem import Overloaded
 from gateway.services import Services
 from gateway.single_flight import SingleFlight
@@ -38,8 +38,7 @@ class Logins:
         self._workers = services.workers
         self._remember = remember_seconds
         self._key = os.urandom(32)
-        first = next(iter(self._passwords.values()), None)
-        self._decoy = decoy(first[0] if first is not None else hash_password(""))
+        self._decoy = next((decoy(phc) for phc, _ in self._passwords.values()), decoy())
         metrics, now = services.metrics, services.clock.monotonic
         size = metrics.gauge("tallygate_basic_auth_remembered", "Passwords remembered because they were right.")
         self._right: Expiring[Consumer] = Expiring(most, now, GaugePart(size))

@@ -11,7 +11,7 @@ from urllib.parse import quote_plus, urlencode
 
 import msgspec
 
-from gateway.body import Body
+from gateway.body import Body, BodyTooLarge
 from gateway.exchange import Request, Response
 from gateway.headers import Headers
 from gateway.metrics import Metrics
@@ -19,7 +19,9 @@ from gateway.problem import IssuerDown, retry_after
 
 _LARGEST: Final = 64 * 1024
 _RESTS: Final = 1.0
-"""Seconds after a failure in which it is not asked again: who waits for it must not pile up."""
+"""Seconds in which it is not asked again after it gave no answer at all: who waits for it must not pile up."""
+_QUIET: Final = 60.0
+"""Seconds between two lines in the log about what fails."""
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 log: Final = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class Endpoint:
         self._forward = forward
         self._now = now
         self._rests_until = 0.0
-        self._failing = False
+        self._quiet_until = 0.0
         self._fields = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         self._form = {"token_type_hint": "access_token"}
         if way == "basic":
@@ -68,35 +70,47 @@ class Endpoint:
             raise IssuerDown(headers=retry_after(_RESTS))
         try:
             async with timeout(self._within):
-                found = await self._answer(token)
-        except Exception as error:  # noqa: BLE001 - whatever it was: nobody can tell now
-            self._failed.inc()
+                status, content = await self._answer(token)
+        except Exception as error:  # noqa: BLE001 - whatever it was: there is no answer
             self._rests_until = self._now() + _RESTS
-            if not self._failing:
-                log.warning("introspection at upstream %s: %s", self._upstream, str(error) or type(error).__name__)
-            self._failing = True
-            raise IssuerDown(headers=retry_after(_RESTS)) from None
+            raise self._failure(str(error) or type(error).__name__) from None
+        found = _members(content) if status == 200 else {}
+        if type(found.get("active")) is not bool:  # no rest: the next token may be one that it can cope with
+            raise self._failure(f"an answer with status {status} that does not say whether the token is active")
         self._answered.inc()
-        if self._failing:
-            log.info("introspection at upstream %s answers again", self._upstream)
-        self._failing = False
         return found
 
-    async def _answer(self, token: str) -> dict[str, Any]:
+    def _failure(self, why: str) -> IssuerDown:
+        self._failed.inc()
+        if self._now() >= self._quiet_until:
+            self._quiet_until = self._now() + _QUIET
+            log.warning("introspection at upstream %s: %s", self._upstream, why)
+        return IssuerDown(headers=retry_after(_RESTS))
+
+    async def _answer(self, token: str) -> tuple[int, bytes]:
         form = urlencode({"token": token, **self._form}).encode()
         body = Body(length=len(form))
         body.feed(form)
         body.finish()
         response = await self._forward(Request("POST", self._path, Headers(self._fields), body), self._upstream)
         try:
-            if response.status != 200:
-                raise LookupError(f"status {response.status}")
-            content = response.body if isinstance(response.body, bytes) else await response.body.read(_LARGEST)
-            if len(content) > _LARGEST:
-                raise LookupError(f"an answer of more than {_LARGEST} bytes")
+            return response.status, await _content(response.body)
         finally:
             response.close()
-        found = _decode(content)
-        if type(found.get("active")) is not bool:
-            raise LookupError("an answer that does not say whether the token is active")
-        return found
+
+
+async def _content(body: Body | bytes) -> bytes:
+    """The body; nothing of one that is too large."""
+    try:
+        content = body if isinstance(body, bytes) else await body.read(_LARGEST)
+    except BodyTooLarge:
+        return b""
+    return content if len(content) <= _LARGEST else b""
+
+
+def _members(content: bytes) -> dict[str, Any]:
+    """The members of a JSON object; none of what is not one."""
+    try:
+        return _decode(content)
+    except (msgspec.DecodeError, ValueError):
+        return {}

@@ -30,6 +30,7 @@ def test_a_decoy_is_nobodys_and_costs_the_same():
     assert phc.rpartition("$")[0] == HASH.rpartition("$")[0]
     assert check_hash(phc)
     assert not matches(phc, b"pw")
+    assert check_hash(decoy()).rpartition("$")[0].startswith(hash_password("x").rsplit("$", 2)[0])
     with pytest.raises(ValueError, match="not an Argon2id hash"):
         decoy("pw")
 
