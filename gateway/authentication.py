@@ -56,7 +56,7 @@ class Authenticator(Plugin[C]):
         """Who calls; None without a credential of this kind. What it took is not to be forwarded, unless asked.
 
         Plain where it usually need not wait; an awaitable when it must. Raises Unauthorized for a credential of this
-        kind that is not valid, and StoreDown where nobody can tell now.
+        kind that is not valid, and StoreDown or IssuerDown where nobody can tell now.
         """
         raise NotImplementedError
 

@@ -35,8 +35,8 @@ class AnyOf(Authenticator[Config]):
             return "any_of inside any_of says no more than one list does: list these plugins in the outer one"
         if not issubclass(part, Authenticator):
             return "does not say who calls: any_of takes authenticators"
-        if part.hooks(config) != ["on_request"]:
-            return "takes part in more than the way in: it has to stand on its own"
+        if part.on_request is not Authenticator.on_request or part.hooks(config) != ["on_request"]:
+            return "does more than say who calls: it has to stand on its own"
         return None
 
     def authenticate(self, exchange: Exchange) -> Found:
