@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
-from pydantic import field_validator
 
-from gateway.downstream.listener import parse_bind
+from gateway.downstream.listener import Bind, parse_bind
 from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.options import Options
 from gateway.problem import MethodNotAllowed, NoRoute, OriginRefused, Problem
@@ -18,6 +17,7 @@ from gateway.problem import MethodNotAllowed, NoRoute, OriginRefused, Problem
 if TYPE_CHECKING:
     from gateway.config.configuration import GatewayConfig
     from gateway.config.description import Description
+    from gateway.route import RouteOptions
 
 _encode: Final = msgspec.json.Encoder().encode
 _log: Final = logging.getLogger(__name__)
@@ -28,14 +28,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class AdminOptions(Options):
     """The listener for operators: /health, /ready, /metrics, /routes, /configuration, /reload."""
 
-    bind: str = "127.0.0.1:9090"
+    bind: Bind = "127.0.0.1:9090"
     """Address and port. Keep it off the public network."""
-
-    @field_validator("bind")
-    @classmethod
-    def _bind_is_an_address(cls, value: str) -> str:
-        parse_bind(value)
-        return value
 
 
 class Node(Protocol):
@@ -114,19 +108,36 @@ class Admin:
 
 
 def describe_routes(config: GatewayConfig) -> list[dict[str, Any]]:
-    """What /routes shows: each route with what it matches, its plugins in order and its upstream."""
+    """What /routes shows: each route with what it matches, its plugins in order and what is behind it."""
     return [
         {
             "name": route.name,
             "match": route.match.model_dump(exclude_defaults=True),
             "plugins": [spec.name for spec in config.plugins_of(route)],
-            "upstream": {
-                "name": route.upstream,
-                "targets": [target.url for target in config.upstreams[route.upstream].targets],
-            },
+            **_behind(config, route),
         }
         for route in config.routes
     ]
+
+
+def _behind(config: GatewayConfig, route: RouteOptions) -> dict[str, Any]:
+    """What a route's requests meet behind its plugins: one upstream, or several with their weights; and what else."""
+
+    def described(name: str) -> dict[str, Any]:
+        return {"name": name, "targets": [target.url for target in config.upstreams[name].targets]}
+
+    if route.upstream is not None:
+        behind: dict[str, Any] = {"upstream": described(route.upstream)}
+    else:
+        behind = {"split": [described(name) | {"weight": weight} for name, weight in route.shares.items()]}
+    if route.fallback is not None:
+        reply, other = route.fallback.reply, route.fallback.upstream
+        behind["fallback"] = described(other) if other is not None else {"status": reply.status if reply else 200}
+    if route.mirror is not None:
+        behind["mirror"] = described(route.mirror.upstream) | {"share": route.mirror.share}
+    if route.bulkhead is not None:
+        behind["bulkhead"] = {"max_in_flight": route.bulkhead.max_in_flight}
+    return behind
 
 
 @web.middleware

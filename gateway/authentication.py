@@ -14,7 +14,7 @@ from pydantic import AfterValidator
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange, Response
 from gateway.headers import Headers
-from gateway.plugin import Plugin, PluginConfig
+from gateway.plugin import AUTHENTICATION, Plugin, PluginConfig
 from gateway.problem import Unauthorized
 
 C = TypeVar("C", bound=PluginConfig)
@@ -48,7 +48,7 @@ def credentials_of(headers: Headers, scheme: str) -> str | None:
 class Authenticator(Plugin[C]):
     """A plugin that says who calls. Override `authenticate`, and set `challenge` when you are made."""
 
-    guards: ClassVar[str] = "authentication"
+    guards: ClassVar[str] = AUTHENTICATION
     challenge: str = ""
     """What a refusal asks for, in the field WWW-Authenticate (RFC 9110 §11.6.1)."""
 

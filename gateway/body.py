@@ -74,7 +74,7 @@ class Body:
         self._paused = False
         self._taken = False
         self._whole: bytes | None = None
-        self._after: Callable[[], None] | None = None
+        self._after: list[Callable[[], None]] | None = None
         self.listener: Callable[[], None] | None = None
         self.complete = False
         self.error: Exception | None = None
@@ -195,6 +195,11 @@ class Body:
         if source is not None and not self.complete:
             source.abandon_body()
 
+    @property
+    def rewindable(self) -> bool:
+        """Whether `rewind` would succeed."""
+        return self._whole is not None or not self._taken
+
     def rewind(self) -> bool:
         """Begin again from the first byte, for another attempt; False if bytes were taken that nobody kept."""
         if self._whole is not None:
@@ -204,15 +209,15 @@ class Body:
         return not self._taken
 
     def when_over(self, call: Callable[[], None]) -> None:
-        """Call this, once, when all of it has arrived or there will be no more."""
-        self._after = call
+        """Call this too, once, when all of it has arrived or there will be no more."""
+        self._after = [*(self._after or ()), call]
         if self.complete or self.error is not None:
             self._tell()
 
     def _tell(self) -> None:
         after, self._after = self._after, None
-        if after is not None:
-            after()
+        for call in after or ():
+            call()
 
     def _wake(self) -> None:
         if self.listener is not None:

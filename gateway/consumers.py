@@ -132,7 +132,7 @@ class CertificateOptions(Options):
 
 
 class ConsumerOptions(Options):
-    """A fixed consumer, for running without a control plane."""
+    """Somebody who calls, known by the hashes of his keys."""
 
     name: Name
     """Who calls; appears in logs."""

@@ -39,9 +39,9 @@ _FORWARDED: Final = frozenset(
 )
 _PORT: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
 _PREFIX: Final = re.compile(r"/[!-~]*")
-_IDENTITY: Final = frozenset({"x-tallygate-consumer", "x-tallygate-organization"})
+_OURS: Final = frozenset({"x-tallygate-consumer", "x-tallygate-mirror", "x-tallygate-organization", "x-tallygate-user"})
 # Said anew for the next hop. `Proxy` would become HTTP_PROXY in a CGI environment (httpoxy, CVE-2016-5385).
-_SAID_ANEW: Final = HOP_BY_HOP | _FORWARDED | _IDENTITY | {"proxy", "host", "content-length", "max-forwards"}
+_SAID_ANEW: Final = HOP_BY_HOP | _FORWARDED | _OURS | {"proxy", "host", "content-length", "max-forwards"}
 _TRUSTED_BY_UPSTREAMS: Final = _SAID_ANEW | {"x-request-id", "authorization", "cookie", "via", "expect", "traceparent"}
 
 

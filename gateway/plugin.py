@@ -20,6 +20,10 @@ class PluginConfig(Options):
 
 C = TypeVar("C", bound=PluginConfig)
 
+AUTHENTICATION: Final = "authentication"
+"""What a plugin guards that says who calls."""
+METERING: Final = "metering"
+"""What a plugin guards that writes down what is used."""
 HOOKS: Final = ("on_request", "on_response", "on_upgrade", "on_chunk", "on_sending", "on_finish")
 """In the order in which a request meets them."""
 
@@ -27,13 +31,20 @@ HOOKS: Final = ("on_request", "on_response", "on_upgrade", "on_chunk", "on_sendi
 class Plugin(Generic[C]):
     """One feature on a request's way. Override only the hooks you need; the rest cost nothing.
 
-    Hooks run in the order the route lists its plugins on the way in, in reverse on the way out.
+    Hooks run in the order the route lists its plugins on the way in, in reverse on the way out; only a plugin that
+    says so in `behind` may be moved.
     A response passes back only through the plugins that stood before its maker.
     """
 
     config_type: ClassVar[type[PluginConfig]]
     guards: ClassVar[str] = ""
     """What a route loses without it, in a word such as `authentication`, where people should be warned of that."""
+    behind: ClassVar[str] = ""
+    """What a request must have passed before it: the plugin runs behind the last one that guards this, if need be
+    later than it is listed.
+    """
+    lets_anybody_in: ClassVar[bool] = False
+    """It stands among those that guard, but keeps nobody out."""
     needs_client_certificates: ClassVar[bool] = False
     """It can do nothing unless some listener asks clients for certificates."""
     parts: tuple[AnyPlugin, ...] = ()

@@ -45,7 +45,7 @@ class Anonymous(Authenticator[Config]):
     is refused, so that nobody is taken for a stranger because of a slip in a key. List it last, in `any_of`.
     """
 
-    guards = ""
+    lets_anybody_in = True
     challenge = "Anonymous"
 
     def __init__(self, config: Config, services: Services) -> None:

@@ -59,6 +59,6 @@ class AnyOf(Authenticator[Config]):
         return next_ if next_ is None or isinstance(next_, Consumer) else await next_
 
     def refusal(self) -> Unauthorized:
-        challenges = [part.challenge for part in self.parts if part.guards]
+        challenges = [part.challenge for part in self.parts if not part.lets_anybody_in]
         # Each in a field of its own (RFC 9110 §11.6.1): clients are bad at telling several in one apart.
         return Unauthorized(headers={"www-authenticate": challenges})

@@ -14,7 +14,9 @@ from gateway.config.configuration import GatewayConfig, load
 from gateway.config.description import Description, describe
 from gateway.config.diff import differences
 from gateway.downstream.listener import parse_bind
-from gateway.route import MatchOptions
+from gateway.options import write_rate
+from gateway.plugin import AUTHENTICATION, METERING
+from gateway.route import MatchOptions, RouteOptions
 
 RUNNING: Final = "running"
 
@@ -116,8 +118,25 @@ def _walks(config: GatewayConfig) -> Iterator[str]:
         for spec in specs:
             yield f"  {spec.name:{width}}  {', '.join(spec.plugin.hooks(spec.config)) or 'no hooks'}"
             yield from (f"    {part.name}" for part in spec.parts)
-        targets = ", ".join(target.url for target in config.upstreams[route.upstream].targets)
-        yield f"  → {route.upstream} ({targets})"
+        guards = {spec.plugin.guards for spec in specs}
+        if METERING in guards and AUTHENTICATION not in guards:
+            yield "  ! nothing is billed here: no plugin of this route says who calls"
+        yield from _ends(config, route)
+
+
+def _ends(config: GatewayConfig, route: RouteOptions) -> Iterator[str]:
+    def described(name: str) -> str:
+        return f"{name} ({', '.join(target.url for target in config.upstreams[name].targets)})"
+
+    whole = sum(route.shares.values())
+    for name, weight in route.shares.items():
+        share = f"{write_rate(weight / whole)} to " if route.split else ""
+        yield f"  → {share}{described(name)}"
+    if route.fallback is not None:
+        reply, other = route.fallback.reply, route.fallback.upstream
+        yield f"  else {described(other) if other is not None else ''}{f'a reply of {reply.status}' if reply else ''}"
+    if route.mirror is not None:
+        yield f"  and a copy of {write_rate(route.mirror.share)} to {described(route.mirror.upstream)}"
 
 
 def _condition(match: MatchOptions) -> str:

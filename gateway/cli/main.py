@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Coroutine, Sequence
 from datetime import date
 from pathlib import Path
@@ -21,8 +21,9 @@ import uvloop
 from gateway import __version__, log
 from gateway.background import Background
 from gateway.billing import report, worker
-from gateway.billing.database import DatabaseUnavailable
+from gateway.billing.database import DatabaseUnavailable, Retry
 from gateway.billing.migration import MigrationRefused, migrate
+from gateway.billing.rebook import rebook
 from gateway.billing.reconcile import reconcile
 from gateway.cli.admin_client import AdminUnreachable
 from gateway.cli.config import add_commands, takes_config
@@ -45,6 +46,7 @@ _CANNOT: Final = (
     StartFailed,
     StoreUnavailable,
     DatabaseUnavailable,
+    Retry,
     MigrationRefused,
     JournalUnusable,
     AdminUnreachable,
@@ -127,13 +129,24 @@ def _add_books(commands: Any) -> None:
     takes_config(usage)
     usage.add_argument("organization")
     usage.add_argument("--by", choices=["day", "route", "key"], default="day", help="what a line stands for")
-    usage.add_argument("--from", dest="first", type=date.fromisoformat, help="the first UTC day, such as 2026-01-31")
-    usage.add_argument("--to", dest="last", type=date.fromisoformat, help="the last UTC day")
+    usage.add_argument("--from", dest="first", type=_day, help="the first UTC day, such as 2026-01-31")
+    usage.add_argument("--to", dest="last", type=_day, help="the last UTC day")
     usage.set_defaults(run=_usage)
 
     books = commands.add_parser("reconcile", help="compare journal, streams and books; exit 1 if there is a gap")
     takes_config(books)
     books.set_defaults(run=_reconcile)
+
+    again = commands.add_parser("rebook", help="book what was set aside and can be booked by now")
+    takes_config(again)
+    again.set_defaults(run=_rebook)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"not a day: {text!r} (write 2026-01-31)") from None
 
 
 def _reference(options: Namespace) -> int:
@@ -229,6 +242,9 @@ def _migrate(options: Namespace) -> int:
 
 
 def _usage(options: Namespace) -> int:
+    if options.first and options.last and options.first > options.last:
+        print(f"--from {options.first} is later than --to {options.last}", file=sys.stderr)
+        return 2
     config = load(options.config, os.environ)
     for line in _run(report.usage(config, options.organization, options.by, options.first, options.last)):
         print(line)
@@ -240,6 +256,12 @@ def _reconcile(options: Namespace) -> int:
     for line in findings.lines():
         print(line)
     return 1 if findings.gaps else 0
+
+
+def _rebook(options: Namespace) -> int:
+    for line in _run(rebook(load(options.config, os.environ), Clock())):
+        print(line)
+    return 0
 
 
 def _say(text: str) -> None:

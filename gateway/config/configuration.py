@@ -7,7 +7,7 @@ billing by name, and reports everything that is wrong at once, each with its lin
 from __future__ import annotations
 
 import importlib
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -23,6 +23,7 @@ from gateway.config.watch import ReloadOptions
 from gateway.config.wording import Finding, did_you_mean, findings
 from gateway.consumers import ConsumerOptions
 from gateway.downstream.listener import ListenerOptions
+from gateway.downstream.shedding import SheddingOptions
 from gateway.metering.usage import UsageOptions
 from gateway.networks import Network
 from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams, plugin_list
@@ -52,6 +53,8 @@ class GatewayConfig(Options):
     """Edge processes; `auto` starts one per core."""
     drain_timeout: Duration = 30.0
     """How long requests in flight may take to finish when a process stops."""
+    shedding: SheddingOptions | None = None
+    """Refusing requests while a process cannot keep up; without it none is refused."""
     reload: ReloadOptions = ReloadOptions()
     """Taking a changed configuration while requests are served."""
     stores: StoresOptions = StoresOptions()
@@ -69,7 +72,7 @@ class GatewayConfig(Options):
     billing: BillingOptions = BillingOptions()
     """How usage becomes rows and money."""
     consumers: list[ConsumerOptions] = []
-    """Fixed consumers with hashed keys, for running without a control plane."""
+    """Who may call, and which organization pays for it."""
 
     _chains: dict[str | None, list[PluginSpec]] = PrivateAttr(default_factory=dict)
     _shared: dict[str, Options] = PrivateAttr(default_factory=dict)
@@ -84,8 +87,9 @@ class GatewayConfig(Options):
     def plugins_of(self, route: RouteOptions | None) -> list[PluginSpec]:
         """The plugins that a route runs, in order: those of the top level first, then its own.
 
-        A plugin that the route lists again keeps its place and takes the route's options. None stands for requests
-        that no route takes; they run the plugins of the top level. Only `load` makes a configuration that knows this.
+        A plugin that the route lists again keeps its place and takes the route's options, and one that must be
+        `behind` others is moved there. None stands for requests that no route takes; they run the plugins of the top
+        level. Only `load` makes a configuration that knows this.
         """
         return self._chains[route.name if route is not None else None]
 
@@ -124,6 +128,7 @@ class _Composition:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._directory = Path(source.place(()).file).parent
         self._unusable: set[str] = set()  # plugins that cannot be loaded; said once
 
     def config(self, serving: bool) -> GatewayConfig:
@@ -136,8 +141,8 @@ class _Composition:
         warnings = check_certificates(self._source) if serving else []
         if self._source.faults or config is None:
             raise ConfigError(error_lines(self._source.faults), self._source.files)
-        config._chains = {None: top} | {
-            route.name: list({spec.name: spec for spec in (*top, *specs)}.values())
+        config._chains = {None: _in_order(top)} | {
+            route.name: _in_order({spec.name: spec for spec in (*top, *specs)}.values())
             for route, specs in zip(config.routes, own, strict=True)
         }
         config._shared = {name: options for name, options in shared.items() if options is not None}
@@ -192,7 +197,7 @@ class _Composition:
         if name in self._unusable:
             return None
         try:
-            plugin = load_plugin(name)
+            plugin = load_plugin(name, self._directory)
         except UnknownPlugin as error:
             self._source.fault(steps, f"{error}{did_you_mean(name, plugin_names())}")
             return None
@@ -244,6 +249,19 @@ class _Composition:
         if not finding.quotes or not hidden:
             return finding
         return finding._replace(text=safe.get(finding.steps, f"the value of {', '.join(hidden)} does not fit here"))
+
+
+def _in_order(specs: Iterable[PluginSpec]) -> list[PluginSpec]:
+    """As listed, but each plugin behind the last one that guards what it must be `behind`."""
+    listed = list(enumerate(specs))
+    last = {spec.plugin.guards: place for place, spec in listed if spec.plugin.guards}
+
+    def turn(item: tuple[int, PluginSpec]) -> tuple[int, bool]:
+        place, spec = item
+        guard = last.get(spec.plugin.behind, place)
+        return max(place, guard), guard > place
+
+    return [spec for _, spec in sorted(listed, key=turn)]
 
 
 def _tried(kind: type[O], value: Any) -> tuple[O | None, list[Finding]]:

@@ -23,15 +23,15 @@ from gateway.upstream.options import UpstreamOptions
 Part: TypeAlias = dict[str, str]
 """Options by their way in the part, such as `match.path`, each as it would be written in the file."""
 Description: TypeAlias = dict[str, Part]
-"""The parts: `route api`, `route api, plugin limits`, `upstream demo`, `gateway` for what is in none, and so on."""
+"""The parts: `route api`, `route api, plugin cors`, `upstream demo`, `gateway` for what is in none, and so on."""
 
 NONE: Final = "none"
 GUARDED_BY: Final = "guarded by "
 """Begins an option that says what guards a part, such as the plugins of a route; the rest of it says what for."""
 _HIDDEN: Final = "(hidden)"
-_SECRET: Final = re.compile(r"(?i)secret|pass(?:w|phrase)|token|credential|private|api_?key|argon2id")
+_SECRET: Final = re.compile(r"(?i)secret|pass(?:w|phrase)|token|credential|private|api_?key|argon2id|\bsalt\b")
 _DESCRIBED_APART: Final = ("listeners", "upstreams", "routes", "consumers", "plugins")
-_LABELS: Final = ("name", "url", "id", "bind")
+_LABELS: Final = ("name", "url", "id", "bind", "upstream")
 """Options that tell the blocks of a list apart."""
 
 

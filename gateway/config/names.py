@@ -27,7 +27,9 @@ _SAME: Final[Mapping[str, Callable[[str], str]]] = {
 def check_names(source: Source) -> None:
     """Add a fault to the source for each name that is unknown or taken."""
     for route in _items(source, ("routes",)):
-        check_upstream(source, (*route, "upstream"))
+        arms = _items(source, (*route, "split"))
+        for named in (route, *arms, (*route, "mirror"), (*route, "fallback")):
+            check_upstream(source, (*named, "upstream"))
     _paths_are_patterns(source)
     _matches_differ(source)
     _once(source, ((*route, "name") for route in _items(source, ("routes",))), "name")

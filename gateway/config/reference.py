@@ -39,7 +39,9 @@ _PLUGINS_HEAD: Final = f"""\
 ## Plugins
 
 A plugin is listed under `plugins` at the top, where it runs on every route, or under a route's `plugins`. They run in
-the order of the list. A dotted name, such as `- my_company.plugins.stamp:`, loads a module of your own.
+the order of the list, except that those that must know who calls wait for the plugin that finds out. A dotted name,
+such as `- my_company.plugins.stamp:`, loads a module of your own, wherever Python finds it, or from the directory of
+the configuration.
 
 Where a value is a template, names in braces stand for what the request brings: {_TEMPLATE_NAMES}.
 `host` is without the port that `authority` has, `target` is path and query; `param.NAME` is a parameter of the route's
@@ -175,14 +177,6 @@ def _default(field: FieldInfo) -> str:
     if unit := unit_of(field.metadata):
         return f"`{write_amount(value, unit)}`"
     return f"`{json.dumps(value, default=str)}`" if not isinstance(value, str) else f"`{value}`" if value else "empty"
-
-
-_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-_SUBSTITUTION: Final = {
-    "description": "Taken from the environment or from a file.",
-    "type": "string",
-    "pattern": r"\$\{[^{}]+\}",
-}
 
 
 def schema() -> dict[str, Any]:

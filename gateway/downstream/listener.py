@@ -7,9 +7,9 @@ from asyncio import Future, Server, get_running_loop, wait_for
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from socket import socket
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gateway.background import Background
 from gateway.clock import Clock
@@ -37,24 +37,33 @@ def parse_bind(value: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3])
 
 
+def _can_be_bound(value: str) -> str:
+    parse_bind(value)
+    return value
+
+
+Bind: TypeAlias = Annotated[str, AfterValidator(_can_be_bound)]
+"""An address to listen on."""
+
+
 class ListenerOptions(Options):
     """One address that clients connect to, and what a client may cost before it is let in."""
 
-    bind: str
+    bind: Bind
     """Address and port, such as `0.0.0.0:8080` or `[::]:8080`."""
     tls: ListenerTlsOptions | None = None
     """HTTPS: which certificates are shown, and which are asked for."""
     redirect_to_https: bool | Annotated[int, Field(ge=1, le=65535)] = False
     """Send all clients to HTTPS: `true` to port 443, a number to that port."""
-    head_timeout: Duration = 10.0
+    head_timeout: Duration = Field(default=10.0, gt=0)
     """A request's head must be complete this long after its first byte (or after the connection opened: the TLS
     handshake is part of it).
     """
-    idle_timeout: Duration = 75.0
+    idle_timeout: Duration = Field(default=75.0, gt=0)
     """A connection between two requests is closed after this long."""
     minimum_body_rate: Size = 240
     """Bytes a second below which a request's body is given up, measured over ten seconds."""
-    send_timeout: Duration = 60.0
+    send_timeout: Duration = Field(default=60.0, gt=0)
     """A client that takes nothing of its response for this long is disconnected."""
     max_head: Size = Field(default=32 * 1024, ge=1024)
     """Largest request head: request line and header fields together."""
@@ -62,12 +71,6 @@ class ListenerOptions(Options):
     """Connections per process; the next one is closed at once."""
     max_connections_per_address: int = Field(default=16384, ge=1)
     """Connections per process from one address, unless it is a trusted proxy; the next one is closed at once."""
-
-    @field_validator("bind")
-    @classmethod
-    def _bind_is_an_address(cls, value: str) -> str:
-        parse_bind(value)
-        return value
 
     @model_validator(mode="after")
     def _redirects_elsewhere(self) -> ListenerOptions:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from asyncio import gather
+from asyncio import gather, get_running_loop
 from collections.abc import Callable, Iterator, Sequence
 from socket import socket
 from typing import Final, NamedTuple
@@ -52,6 +52,7 @@ class Edge:
         self._leaving: list[Listener] = []
         self._garbage = False
         self._background.every(LOOK_SECONDS, self._look, "retired configurations")
+        self._background.measure_lag(self._note_lag)
         metrics = lasting.metrics
         self._generation = metrics.gauge(
             "tallygate_config_generation", "The configuration that is served with; the number grows with each reload."
@@ -65,6 +66,7 @@ class Edge:
         self._cut = metrics.counter(
             "tallygate_config_retired_cut_total", "Earlier configurations whose last requests were broken off."
         )
+        self._share = metrics.gauge("tallygate_shedding_share", "Share of requests refused because of overload.")
 
     @property
     def drain_timeout(self) -> float:
@@ -115,6 +117,12 @@ class Edge:
         for runtime in self._living():
             await runtime.stop(list)
         await self._background.stop()
+
+    def _note_lag(self, seconds: float) -> None:
+        shedding = self._runtime.shedding if self._runtime is not None else None
+        if shedding is not None:
+            shedding.observe(seconds, get_running_loop().time())
+        self._share.set(shedding.share if shedding is not None else 0.0)
 
     async def _listen(self, runtime: Runtime, sockets: Sequence[socket]) -> None:
         """The listener of a socket that we know goes on; others begin; those whose socket is not among these end."""

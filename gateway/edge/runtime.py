@@ -11,6 +11,7 @@ import logging
 from asyncio import gather, sleep, timeout
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from random import Random
 from typing import Final, NamedTuple
 
 from gateway.background import Background
@@ -21,7 +22,9 @@ from gateway.config.plugin_loader import PluginSpec
 from gateway.consumers import Consumers
 from gateway.downstream.delivery import Delivery
 from gateway.downstream.listener import ListenerOptions
+from gateway.downstream.shedding import Shedding
 from gateway.downstream.traffic import Traffic
+from gateway.edge.destinations import Destinations
 from gateway.exchange import Request, Response
 from gateway.fetch import Fetch
 from gateway.forwarding import Forwarding
@@ -96,9 +99,13 @@ class Runtime:
         self.forwarding = _forwarding(config, previous)
         self.consumers = _consumers(config, previous)
         self.upstreams: dict[str, Upstream] = {}
+        self.shedding = _shedding(config, lasting.metrics, previous)
         self.tls: list[ServerTls | None] = []
         self._lasting = lasting
         self._background = Background()
+        self._destinations = Destinations(
+            self.upstreams, memory=lasting.memory, background=self._background, metrics=lasting.metrics
+        )
         self._plugins: dict[tuple[str, str], _Placed] = {}
         self._started: list[_Placed] = []
         forward = _forwarder(self.upstreams)
@@ -139,6 +146,7 @@ class Runtime:
                 log.exception("%s did not stop well", placed)
         await self._spans.stop(_SPANS_SECONDS)
         await self._background.stop()
+        self._destinations.look()
         shared = {part for other in others() for part in other.parts}
         for part in self.parts:
             if part not in shared:
@@ -157,13 +165,18 @@ class Runtime:
         for name in config.upstreams:
             self.upstreams[name] = self._upstream(name, previous)
         self.tls += [self._server_tls(options, previous) for options in config.listeners]
+        before = previous._destinations if previous is not None else None
         routes = []
         for options in config.routes:
-            chain = self._chain(options.name, config.plugins_of(options), previous)
-            routes.append(Route(options, chain, self.upstreams[options.upstream], clock))
+            specs = config.plugins_of(options)
+            chain = self._chain(options.name, specs, previous)
+            with _named(f"route {options.name}"):
+                behind = self._destinations.make(options, specs, before)
+            routes.append(Route(options, chain, behind, clock))
             await sleep(0)
         unmatched = Unmatched(self._chain(UNMATCHED, config.plugins_of(None), previous))
-        self.delivery = Delivery(Router(routes), unmatched, traffic=self._lasting.traffic, clock=clock)
+        traffic, shedding = self._lasting.traffic, self.shedding
+        self.delivery = Delivery(Router(routes), unmatched, traffic=traffic, clock=clock, shedding=shedding)
 
     async def _start(self, previous: Runtime | None) -> None:
         for placed in self._plugins.values():
@@ -175,6 +188,7 @@ class Runtime:
         for outcome in await gather(*beginning, return_exceptions=True):
             if outcome is not None:
                 raise outcome
+        self._destinations.start()
         self._spans.start(self._background)
 
     # Parts, each the same as before or the heir of what was in its place
@@ -237,6 +251,18 @@ def _consumers(config: GatewayConfig, previous: Runtime | None) -> Consumers:
     if previous is not None and previous.config.consumers == config.consumers:
         return previous.consumers
     return Consumers(config.consumers)
+
+
+def _shedding(config: GatewayConfig, metrics: Metrics, previous: Runtime | None) -> Shedding | None:
+    if config.shedding is None:
+        return None
+    before = previous.shedding if previous is not None else None
+    if before is not None and before.options == config.shedding:
+        return before
+    shedding = Shedding(config.shedding, metrics, Random())  # noqa: S311 - nothing is guarded by it
+    if before is not None:
+        shedding.inherit(before)
+    return shedding
 
 
 def _forwarder(upstreams: Mapping[str, Upstream]) -> Callable[[Request, str], Awaitable[Response]]:

@@ -174,8 +174,10 @@ def _request_length(lengths: list[str] | None, codings: list[str] | None, http10
     if codings is None:
         if lengths is None:
             return 0
-        if len(lengths) > 1 or not LENGTH.fullmatch(lengths[0]):
-            raise BadRequest("Content-Length is not a number.")
+        if len(lengths) > 1:
+            raise BadRequest("A request has at most one Content-Length.")
+        if not LENGTH.fullmatch(lengths[0]):
+            raise BadRequest("Content-Length is not a number, or too large a one.")
         return int(lengths[0])
     if lengths is not None:
         raise BadRequest("A request has either Content-Length or Transfer-Encoding.")

@@ -37,7 +37,7 @@ class JournalOptions(Options):
     """Where usage is written down first, and how much of it may wait there."""
 
     directory: str = "var/journal"
-    """Directory of the segments; on a disk of this machine."""
+    """Directory of the segments, on a disk of this machine; relative to where the command runs."""
     sync: Literal["os", "disk"] = "os"
     """`os` survives the death of any process; `disk` survives a power cut too, for some milliseconds of latency."""
     budget: Size = 2 * 2**30

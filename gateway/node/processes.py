@@ -37,8 +37,8 @@ from gateway.stores.redis import Redis
 from gateway.stores.store import StoreUnavailable
 from gateway.vitals import watch
 
-PROGRAM: Final = (sys.executable, "-m", "gateway")
-"""How this program is started again, as something else than a supervisor."""
+PROGRAM: Final = (sys.executable, "-P", "-m", "gateway")
+"""How this program is started again, as something else than a supervisor; no module is taken from where it runs."""
 
 _log: Final = logging.getLogger(__name__)
 

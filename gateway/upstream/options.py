@@ -16,19 +16,20 @@ from gateway.upstream.bulkhead import BulkheadOptions
 from gateway.upstream.health import HealthOptions
 from gateway.upstream.resolver import ResolverOptions
 from gateway.upstream.retry import RetryOptions
+from gateway.upstream.sticky import StickyOptions
 from gateway.upstream.target import TargetOptions, check_targets
 
 
 class TimeoutOptions(Options):
     """Deadlines of one call; each is answered 504 when the head was not sent yet, and cuts the response otherwise."""
 
-    connect: Duration = 2.0
+    connect: Duration = Field(default=2.0, gt=0)
     """Opening a connection to a target."""
-    first_byte: Duration = 30.0
+    first_byte: Duration = Field(default=30.0, gt=0)
     """From the request's last byte to the head of the response."""
-    idle: Duration = 60.0
+    idle: Duration = Field(default=60.0, gt=0)
     """Silence between two pieces of a body, in either direction."""
-    total: Duration = 300.0
+    total: Duration = Field(default=300.0, gt=0)
     """The whole call."""
     exempt_streams: bool = False
     """Whether streams of events (`text/event-stream`, JSON lines) may outlast `total`; `idle` holds for them too."""
@@ -41,6 +42,8 @@ class UpstreamOptions(Options):
     """The addresses that provide it."""
     balancer: BalancerOptions = RoundRobinOptions()
     """How a target is picked: a name, or a block of that `name` and its options."""
+    sticky: StickyOptions | None = None
+    """Keeping each client at the target that answered it first; the balancer then places new clients."""
     resolver: ResolverOptions = ResolverOptions()
     """How the names of targets are resolved; all addresses of a name become targets."""
     health: HealthOptions | None = None

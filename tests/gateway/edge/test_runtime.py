@@ -114,14 +114,16 @@ def fails(upstream: Upstream, port: int) -> None:
     """A call of the target with this port fails: its circuit opens, and it is ejected."""
     (target,) = [target for target in upstream.targets.all if target.port == port]
     now = upstream.time()
-    assert upstream.breaker_of(target).admit(now) == 0.0
-    upstream.breaker_of(target).record(False, now, now)
+    assert upstream.circuits is not None
+    assert upstream.circuits.to(target).admit(now) == 0.0
+    upstream.circuits.to(target).record(False, now, now)
     upstream.targets.sent(target, now, 1)
     upstream.targets.answered(target, None, 0.1, False, 1)
 
 
 def open_circuits(upstream: Upstream) -> set[int]:
-    return {target.port for target in upstream.targets.all if upstream.breaker_of(target).state == "open"}
+    assert upstream.circuits is not None
+    return {target.port for target in upstream.targets.all if upstream.circuits.to(target).state == "open"}
 
 
 def plugin(runtime: Runtime, route: str = "r"):
@@ -204,7 +206,7 @@ async def test_what_is_known_of_a_target_outlives_a_change_of_its_upstream(lasti
     assert after is not before
     assert open_circuits(after) == {1}
     assert pick(second).port == 3, "the other one is ejected"
-    assert (after.retry, after.bulkhead, after.breaker) == (before.retry, before.bulkhead, before.breaker)
+    assert (after.retry, after.bulkhead, after.circuits) == (before.retry, before.bulkhead, before.circuits)
     await first.stop(lambda: [second])
     fails(after, port=3)
     third = await Runtime.build(configured(resilience=CIRCUIT.replace("5", "6")), lasting, second)
@@ -223,9 +225,12 @@ async def test_what_was_known_of_targets_that_are_gone_is_forgotten(lasting: Las
         if previous is not None:
             await previous.stop(list)
     assert runtime is not None
-    assert len(runtime.upstreams["books"]._breakers) == 1
-    await end(runtime)
     previous = None
+    gc.collect()
+    circuits = runtime.upstreams["books"].circuits
+    assert circuits is not None
+    assert len(circuits._to_targets) == 1
+    await end(runtime)
     gc.collect()
     assert len(lasting.states) < 5
 

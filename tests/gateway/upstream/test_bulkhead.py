@@ -39,11 +39,8 @@ class Guest:
 
 
 def arrive(room: Bulkhead, guest: Guest, now: float = 0.0) -> None:
-    if room.free:
-        room.free -= 1
+    if room.enter(guest, now):
         guest.admitted()
-    else:
-        room.wait(guest, now)
 
 
 def test_who_waits_longest_goes_first() -> None:
@@ -196,15 +193,14 @@ class Hall(RuleBasedStateMachine):
     @rule(habit=st.sampled_from(["stay", "stay", "leave", "friend", "clear", "both"]))
     def arrive(self, habit: Habit) -> None:
         visitor = Visitor(self, habit)
-        if self.room.free:
-            assert not self.queue, "somebody overtook"
-            self.room.free -= 1
-            visitor.enter()
-            return
         try:
-            self.room.wait(visitor, self.now)
+            entered = self.room.enter(visitor, self.now)
         except Overloaded:
             assert len(self.queue) == self.most_waiting
+            return
+        if entered:
+            assert not self.queue, "somebody overtook"
+            visitor.enter()
         else:
             self.queue.append(visitor)
 
