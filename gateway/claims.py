@@ -17,7 +17,8 @@ Steps: TypeAlias = tuple[str, ...]
 
 _DOT: Final = re.compile(r"(?<!\\)\.")
 _LATEST: Final = 253402300800  # the end of the year 9999; what is beyond was not meant as seconds
-_LONGEST_TEXT: Final = 256
+LONGEST_TEXT: Final = 256
+"""Characters of a claim that is a text; a longer one is not believed to be a name."""
 _MOST_WORDS: Final = 500
 _NAMES: Final = (str, int)
 _FACTS: Final = (str, int, float, bool)
@@ -46,8 +47,9 @@ OneOrMore: TypeAlias = str | Annotated[list[str], Field(min_length=1)]
 
 
 class ClaimsOptions(Options):
-    r"""What claims say about a caller. A claim is named by its path, such as `user_metadata.organization_id`; `\.` is a
-    dot inside a name. Of several paths the first counts that is there; of `roles`, `scopes` and `permissions` all do.
+    r"""What claims say about a caller. A claim is named by its path, such as `app_metadata.organization_id`; `\.` is a
+    dot inside a name, a number a place in a list (from 0). Of several paths the first counts that is there; of `roles`,
+    `scopes` and `permissions` all do.
 
     What goes into a header field or a usage record is visible ASCII, at most 128 characters; else the token is refused.
     """
@@ -110,17 +112,23 @@ def claim_at(claims: Claims, steps: Steps) -> Any:
     """What stands at the end of a path; None where it does not lead anywhere."""
     value: Any = claims
     for step in steps:
-        if not isinstance(value, dict):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
             return None
-        value = value.get(step)
     return value
 
 
 def text_at(claims: Claims, paths: list[Steps], kinds: tuple[type, ...] = _NAMES) -> str:
-    """The first of these claims that is there; nothing if none is. Raises ValueError for one of another kind."""
-    value = next((found for steps in paths if (found := claim_at(claims, steps)) is not None), "")
+    """The first of these claims that is there and not empty; nothing if none is.
+
+    Raises ValueError for one of another kind.
+    """
+    value = next((found for steps in paths if (found := claim_at(claims, steps)) not in (None, "")), "")
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    if type(value) not in kinds or len(text) > _LONGEST_TEXT:
+    if type(value) not in kinds or len(text) > LONGEST_TEXT:
         raise ValueError("a claim that is not a text of reasonable length")
     return text
 
@@ -155,6 +163,6 @@ def _words(claims: Claims, paths: list[Steps], *, apart: bool = False) -> list[s
             words += found
         elif found is not None:
             raise ValueError("a claim that is neither text nor a list of texts")
-    if len(words) > _MOST_WORDS or any(len(word) > _LONGEST_TEXT for word in words):
+    if len(words) > _MOST_WORDS or any(len(word) > LONGEST_TEXT for word in words):
         raise ValueError("a claim with too many words, or too long ones")
     return list(dict.fromkeys(words))

@@ -30,6 +30,13 @@ def test_claims_are_found_by_their_paths():
 
 def test_the_first_path_that_leads_anywhere_counts():
     assert consumer({"b": 7, "sub": "x"}, organization=["a.b", "b"]).organization == "7"
+    assert consumer({"a": "", "b": "acme", "sub": "x"}, organization=["a", "b"]).organization == "acme"
+
+
+def test_a_number_is_a_place_in_a_list():
+    claims = {"groups": ["acme", {"name": "red"}], "sub": "x"}
+    found = consumer(claims, organization="groups.0", attributes={"team": "groups.1.name", "none": "groups.2"})
+    assert (found.organization, found.attributes) == ("acme", {"team": "red"})
 
 
 def test_attributes_are_facts():
@@ -60,6 +67,19 @@ def test_attributes_are_facts():
 def test_claims_that_cannot_stand_where_they_go_are_refused(claims):
     with pytest.raises(ValueError, match=r".+"):
         consumer(claims, organization="o", scopes="scope")
+
+
+@pytest.mark.parametrize(
+    ("path", "steps"),
+    [
+        ("sub", ("sub",)),
+        ("user_metadata.organization_id", ("user_metadata", "organization_id")),
+        (r"https://books\.example/org", ("https://books.example/org",)),
+        (r"resource_access.books\.api.roles", ("resource_access", "books.api", "roles")),
+    ],
+)
+def test_a_path_has_steps(path: str, steps: tuple[str, ...]):
+    assert steps_of(path) == steps
 
 
 @pytest.mark.parametrize("path", ["", ".", "a..b", ".a", "a.", ".".join("a" * 17)])
