@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gateway.options import Options
 from gateway.passwords import check_hash
+from gateway.permissions import Grants, PermissionText
 
 CONSUMER_FIELD: Final = "X-Tallygate-Consumer"
 ORGANIZATION_FIELD: Final = "X-Tallygate-Organization"
@@ -24,6 +25,9 @@ USER_FIELD: Final = "X-Tallygate-User"
 _NAME: Final = re.compile(r"[!-~](?:[ -~]{0,126}[!-~])?")
 Name: TypeAlias = Annotated[str, Field(pattern=rf"^{_NAME.pattern}$")]
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+Roles: TypeAlias = Mapping[str, Iterable[str]]
+"""Permissions by the name of the role that has them."""
 
 
 CERTIFICATE_FIELDS: Final = ("fingerprint", "uri", "dns", "email", "subject")
@@ -132,7 +136,7 @@ class CertificateOptions(Options):
 
 
 class ConsumerOptions(Options):
-    """Somebody who calls, known by the hashes of his keys."""
+    """Somebody who calls, known by what he shows: keys, passwords, signatures or certificates."""
 
     name: Name
     """Who calls; appears in logs."""
@@ -148,20 +152,27 @@ class ConsumerOptions(Options):
     """Secrets that the consumer signs requests with, for `hmac_auth`."""
     certificates: list[CertificateOptions] = []
     """The consumer's client certificates, for `mtls_auth`."""
+    roles: list[Name] = []
+    """Its roles: names of the section `roles`."""
+    permissions: list[PermissionText] = []
+    """What it may do beyond its roles, or with a leading `!` may not."""
+    attributes: dict[Name, str] = {}
+    """Other facts about it that conditions ask for, as `attribute.NAME`."""
 
 
 class Consumer:
     """Who calls (`name`), who pays (`organization`), and the key that said so (`key` is its id, never the secret).
 
     `user` is the person behind it, if there is one. `roles`, `scopes` (of a token) and `permissions` are what it may
-    do, as text that authorization reads; `attributes` are other facts about it, such as a certificate's subject.
+    do, as text, `grants` its permissions made ready; `attributes` are other facts about it, such as a certificate's
+    subject.
     `identity` is the header lines that tell an upstream who calls. Raises ValueError for a name that cannot stand in a
     header line.
     """
 
     __slots__ = (
-        *("attributes", "identity", "key", "name", "organization", "permissions", "plan_version", "roles", "scopes"),
-        *("subscription", "user"),
+        *("attributes", "grants", "identity", "key", "name", "organization", "permissions", "plan_version", "roles"),
+        *("scopes", "subscription", "user"),
     )
 
     def __init__(
@@ -187,6 +198,7 @@ class Consumer:
         self.roles = roles
         self.scopes = scopes
         self.permissions = permissions
+        self.grants = Grants.of(permissions)
         self.attributes = attributes
         said = {CONSUMER_FIELD: name, ORGANIZATION_FIELD: organization} | ({USER_FIELD: user} if user else {})
         for text in said.values():
@@ -204,24 +216,42 @@ class Consumer:
 class Consumers:
     """All consumers of the configuration, found by the SHA-256 of their key, and by what else they may show.
 
+    `roles` are the configuration's.
     `passwords`: user name → (hash, consumer); `hmac_keys`: id → (secret, consumer); `certificates` by what they are
     known by. These are dictionaries on names that are no secrets.
     """
 
-    def __init__(self, options: Iterable[ConsumerOptions] = ()) -> None:
+    def __init__(self, options: Iterable[ConsumerOptions] = (), roles: Roles = MappingProxyType({})) -> None:
+        self._roles = roles
         self._by_digest: dict[bytes, Consumer] = {}
         self.passwords: dict[str, tuple[str, Consumer]] = {}
         self.hmac_keys: dict[str, tuple[bytes, Consumer]] = {}
         self.certificates: dict[CertificateFact, Consumer] = {}
         for who in options:
             for key in who.keys:
-                self._by_digest[bytes.fromhex(key.sha256)] = _consumer(who, key.id)
+                self._by_digest[bytes.fromhex(key.sha256)] = self._consumer(who, key.id)
             for password in who.passwords:
-                self.passwords[password.login] = password.argon2id, _consumer(who, password.id)
+                self.passwords[password.login] = password.argon2id, self._consumer(who, password.id)
             for hmac_key in who.hmac_keys:
-                self.hmac_keys[hmac_key.id] = b64decode(hmac_key.secret), _consumer(who, hmac_key.id)
+                self.hmac_keys[hmac_key.id] = b64decode(hmac_key.secret), self._consumer(who, hmac_key.id)
             for certificate in who.certificates:
-                self.certificates[certificate.known_by] = _consumer(who, certificate.id)
+                self.certificates[certificate.known_by] = self._consumer(who, certificate.id)
+
+    def _consumer(self, who: ConsumerOptions, key: str) -> Consumer:
+        return Consumer(
+            who.name,
+            who.organization,
+            who.subscription,
+            "",
+            key,
+            roles=frozenset(who.roles),
+            permissions=tuple(dict.fromkeys((*self.permissions_of(who.roles), *who.permissions))),
+            attributes=MappingProxyType(who.attributes),
+        )
+
+    def permissions_of(self, roles: Iterable[str]) -> tuple[str, ...]:
+        """The permissions of these roles, each once; a role that the configuration does not know has none."""
+        return tuple(dict.fromkeys(text for role in roles for text in self._roles.get(role, ())))
 
     def by_key_digest(self, digest: bytes) -> Consumer | None:
         """The consumer whose key has this SHA-256, or None.
@@ -230,7 +260,3 @@ class Consumers:
         steer SHA-256.
         """
         return self._by_digest.get(digest)
-
-
-def _consumer(who: ConsumerOptions, credential: str) -> Consumer:
-    return Consumer(who.name, who.organization, who.subscription, "", credential)

@@ -128,6 +128,8 @@ class Exchange(dict[Note[Any], Any]):
     parameters: Mapping[str, str] = MappingProxyType({})
     consumer: Any = None
     """A consumers.Consumer once authentication named one."""
+    decision: Any = None
+    """A permissions.Decision where authorization wants it logged: always where it refused."""
     reached = -1
     """The last place in the chain that this request entered."""
     response: Response | None = None

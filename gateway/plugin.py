@@ -43,6 +43,8 @@ class Plugin(Generic[C]):
     """What a request must have passed before it: the plugin runs behind the last one that guards this, if need be
     later than it is listed.
     """
+    needs: ClassVar[str] = ""
+    """The same for what it is worth nothing without: a route where nothing guards that is refused."""
     lets_anybody_in: ClassVar[bool] = False
     """It stands among those that guard, but keeps nobody out."""
     needs_client_certificates: ClassVar[bool] = False

@@ -89,6 +89,12 @@ class OriginRefused(Problem):
     status, slug = 403, "origin-refused"
 
 
+class PermissionDenied(Problem):
+    """The caller is known, and may not do this."""
+
+    status, slug = 403, "permission-denied"
+
+
 class NoRoute(Problem):
     """No route matches this request."""
 
@@ -213,6 +219,12 @@ class IssuerDown(Problem):
     """Whoever issued this credential does not answer, so nobody can tell whether it is valid."""
 
     status, slug = 503, "issuer-down"
+
+
+class Undecided(Problem):
+    """Whether this is permitted cannot be found out at the moment."""
+
+    status, slug = 503, "undecided"
 
 
 class GatewayTimeout(Problem):

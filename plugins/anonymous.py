@@ -12,6 +12,7 @@ from gateway.exchange import Exchange
 from gateway.expiring import Expiring
 from gateway.metrics import GaugePart
 from gateway.networks import subnet
+from gateway.permissions import PermissionText
 from gateway.plugin import PluginConfig
 from gateway.services import Services
 
@@ -30,9 +31,9 @@ class Config(PluginConfig):
     subscription: Annotated[str, Field(pattern=r"^[!-~]{0,128}$")] = ""
     """The subscription that their usage is booked on."""
     roles: list[Name] = []
-    """Their roles."""
-    permissions: list[str] = []
-    """What they may do, such as `books:read`."""
+    """Their roles: names of the section `roles`."""
+    permissions: list[PermissionText] = []
+    """What they may do beyond their roles, such as `books:read`, or with a leading `!` may not."""
     max_addresses: int = Field(default=4096, ge=1, le=1_000_000)
     """Addresses that are remembered; beyond that, the one that called the longest ago is forgotten, and made anew."""
 
@@ -58,7 +59,7 @@ class Anonymous(Authenticator[Config]):
             config.organization,
             config.subscription,
             roles=frozenset(config.roles),
-            permissions=tuple(config.permissions),
+            permissions=(*services.consumers.permissions_of(config.roles), *config.permissions),
         )
 
     def inherit(self, previous: Anonymous) -> None:

@@ -21,12 +21,13 @@ from gateway.config.reader import read
 from gateway.config.source import ConfigError, Source, Steps, descend, error_lines
 from gateway.config.watch import ReloadOptions
 from gateway.config.wording import Finding, did_you_mean, findings
-from gateway.consumers import ConsumerOptions
+from gateway.consumers import ConsumerOptions, Name
 from gateway.downstream.listener import ListenerOptions
 from gateway.downstream.shedding import SheddingOptions
 from gateway.metering.usage import UsageOptions
 from gateway.networks import Network
 from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams, plugin_list
+from gateway.permissions import PermissionText
 from gateway.plugin import AnyPlugin
 from gateway.route import RouteOptions
 from gateway.stores.store import StoresOptions
@@ -71,6 +72,8 @@ class GatewayConfig(Options):
     """How usage is recorded and sent to billing."""
     billing: BillingOptions = BillingOptions()
     """How usage becomes rows and money."""
+    roles: dict[Name, list[PermissionText]] = {}
+    """Permissions by the name of the role that has them: `reader: ["books:read"]`."""
     consumers: list[ConsumerOptions] = []
     """Who may call, and which organization pays for it."""
 
@@ -145,9 +148,21 @@ class _Composition:
             route.name: _in_order({spec.name: spec for spec in (*top, *specs)}.values())
             for route, specs in zip(config.routes, own, strict=True)
         }
+        self._check_needs(config._chains.values())
         config._shared = {name: options for name, options in shared.items() if options is not None}
         config._warnings = warnings
         return config
+
+    def _check_needs(self, chains: Iterable[list[PluginSpec]]) -> None:
+        """Raises ConfigError if a plugin stands where nothing guards what it needs."""
+        for chain in chains:
+            guarded: set[str] = set()
+            for spec in chain:
+                if spec.plugin.needs and spec.plugin.needs not in guarded:
+                    self._source.fault(spec.steps, f"needs {spec.plugin.needs}, and no plugin of this route does that")
+                guarded.add(spec.plugin.guards)
+        if self._source.faults:
+            raise ConfigError(error_lines(self._source.faults), self._source.files)
 
     def _length(self, steps: Steps) -> int:
         value = self._source.at(steps)
@@ -252,13 +267,13 @@ class _Composition:
 
 
 def _in_order(specs: Iterable[PluginSpec]) -> list[PluginSpec]:
-    """As listed, but each plugin behind the last one that guards what it must be `behind`."""
+    """As listed, but each plugin behind the last one that guards what it must be `behind` or `needs`."""
     listed = list(enumerate(specs))
     last = {spec.plugin.guards: place for place, spec in listed if spec.plugin.guards}
 
     def turn(item: tuple[int, PluginSpec]) -> tuple[int, bool]:
         place, spec = item
-        guard = last.get(spec.plugin.behind, place)
+        guard = last.get(spec.plugin.needs or spec.plugin.behind, place)
         return max(place, guard), guard > place
 
     return [spec for _, spec in sorted(listed, key=turn)]

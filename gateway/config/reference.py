@@ -31,6 +31,7 @@ Written by `tallygate reference` from the option classes: to change a text, chan
   is an error.
 - `${NAME}` and `${NAME:-default}` come from the environment, `${file:path}` from a file, relative to the file that
   names it. One that cannot be resolved is an error. Between braces put it in quotes. `$${` is a literal `${`.
+  `${method}` alone is the request's method: the same as `{method}`.
 - `!include path` puts another YAML file in place of a value, relative to the file that includes it.
 - An unknown key is an error. `tallygate check` names every error with its line.
 """

@@ -248,9 +248,13 @@ def _forwarding(config: GatewayConfig, previous: Runtime | None) -> Forwarding:
 
 
 def _consumers(config: GatewayConfig, previous: Runtime | None) -> Consumers:
-    if previous is not None and previous.config.consumers == config.consumers:
+    if previous is not None and _who_may_what(previous.config) == _who_may_what(config):
         return previous.consumers
-    return Consumers(config.consumers)
+    return Consumers(config.consumers, config.roles)
+
+
+def _who_may_what(config: GatewayConfig) -> object:
+    return config.consumers, config.roles
 
 
 def _shedding(config: GatewayConfig, metrics: Metrics, previous: Runtime | None) -> Shedding | None:

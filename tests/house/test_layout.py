@@ -115,8 +115,19 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "cookie",
     }
     allowed |= {"clock", "metrics", "background", "stores", "metering", "route", "spans"}
+    allowed |= {
+        "coding",
+        "conditions",
+        "facts",
+        "header_options",
+        "list_options",
+        "networks",
+        "path",
+        "permissions",
+        "reply",
+        "template",
+    }
     allowed |= {"claims", "expiring", "passwords", "single_flight", "tls"}
-    allowed |= {"coding", "header_options", "list_options", "networks", "path", "reply", "template"}
     options_of_others = {"gateway.upstream.breaker"}
     imported = {
         name

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from gateway.consumers import Consumers
 from gateway.exchange import Request
 from plugins.anonymous import Anonymous
 from tests.play import Stage, ask
@@ -23,6 +26,15 @@ async def test_strangers_share_a_name_and_are_told_apart_by_their_address(stage:
         assert (consumer.roles, consumer.permissions) == (frozenset({"r"}), ("books:read",))
         assert consumer.identity == b"X-Tallygate-Consumer: guest\r\nX-Tallygate-Organization: public\r\n"
     assert (one.attributes["address"], other.attributes["address"]) == ("192.0.2.1", "192.0.2.2")
+
+
+async def test_their_roles_are_those_of_the_configuration(stage: Stage):
+    services = replace(stage.services, consumers=Consumers((), {"visitor": ["books:read"]}))
+    config = Anonymous.config_type.model_validate(
+        {"organization": "o", "roles": ["visitor"], "permissions": ["!books:write"]}
+    )
+    played = await stage.play(Anonymous(config, services), request=calling_from("192.0.2.1"))  # type: ignore[arg-type]
+    assert played.exchange.consumer.permissions == ("books:read", "!books:write")
 
 
 @pytest.mark.parametrize(

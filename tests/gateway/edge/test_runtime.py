@@ -73,6 +73,7 @@ routes:
   - name: {route}
     upstream: books
     plugins: [counting: {{{counting}}}]
+roles: {roles}
 consumers: [{{name: {consumer}, organization: acme}}]
 """
 
@@ -83,6 +84,7 @@ def configured(
     targets: str = '"http://127.0.0.1:1", "http://127.0.0.1:2"',
     proxies: str = "[]",
     consumer: str = "bob",
+    roles: str = "{}",
     resilience: str = "max_waiting: 9",
 ) -> GatewayConfig:
     return loaded(
@@ -92,6 +94,7 @@ def configured(
             targets=targets,
             proxies=proxies,
             consumer=consumer,
+            roles=roles,
             resilience=resilience,
         )
     )
@@ -158,6 +161,13 @@ async def test_an_upstream_that_has_changed_is_new_and_only_that_one(lasting: La
     assert second.upstreams["books"] is not first.upstreams["books"]
     assert second.upstreams["other"] is first.upstreams["other"]
     assert second.consumers is not first.consumers
+    await end(first, second)
+
+
+async def test_consumers_are_made_anew_where_a_role_says_something_else(lasting: Lasting) -> None:
+    first, second = await pair(lasting, configured(), configured(roles="{reader: ['books:read']}"))
+    assert first.consumers.permissions_of(["reader"]) == ()
+    assert second.consumers.permissions_of(["reader"]) == ("books:read",)
     await end(first, second)
 
 

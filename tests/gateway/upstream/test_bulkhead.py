@@ -95,11 +95,20 @@ def test_who_gives_up_is_told_nothing_and_takes_nothing() -> None:
 
 
 def test_the_gauges_follow() -> None:
-    room = bulkhead(max_in_flight=2)
-    for _ in range(3):
-        arrive(room, Guest())
-    room.look(0.1)
-    assert (room._in_flight.value, room._waiting.value) == (2.0, 1.0)
+    """All bulkheads of a name together: a reload may make another one while the old one has requests."""
+    metrics = Metrics(None)
+    rooms = [bulkhead(metrics, max_in_flight=places) for places in (2, 4)]
+    for room in rooms:
+        for _ in range(3):
+            arrive(room, Guest())
+        room.look(0.1)
+    doc = "Requests in flight behind a bulkhead."
+    in_flight = metrics.gauge("tallygate_bulkhead_in_flight", doc, ("scope", "name")).labels("upstream", "agents")
+    assert in_flight.value == 2 + 3
+    rooms[0].give_up(next(iter(rooms[0]._waiters)))
+    rooms[0].leave()
+    rooms[0].look(0.1)
+    assert in_flight.value == 1 + 3
 
 
 def test_a_thousand_that_end_at_once_do_not_pile_up_on_the_stack() -> None:
