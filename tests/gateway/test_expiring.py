@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.expiring import Expiring
-from gateway.metrics import GaugePart, Metrics
+from gateway.metrics import Gauge, GaugePart, Metrics
 
 
 class Hands:
@@ -18,10 +18,10 @@ class Hands:
         return self.now
 
 
-def made(most: int) -> tuple[Expiring[int], Hands, GaugePart]:
+def made(most: int) -> tuple[Expiring[int], Hands, Gauge]:
     hands = Hands()
-    size = GaugePart(Metrics(None).gauge("held", "How many."))
-    return Expiring(most, hands, size), hands, size
+    size = Metrics(None).gauge("held", "How many.")
+    return Expiring(most, hands, GaugePart(size)), hands, size
 
 
 def test_a_value_ends_with_its_time():
