@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange, Response
+from gateway.headers import Headers
 from gateway.plugin import AUTHENTICATION, Plugin, PluginConfig
 from gateway.problem import Unauthorized
 
@@ -30,6 +31,20 @@ Realm: TypeAlias = Annotated[str, AfterValidator(_quotable)]
 """What a refusal calls the protected area."""
 
 
+def credentials_of(headers: Headers, scheme: str) -> str | None:
+    """What Authorization says in this scheme, in lower case; None where it says nothing, or speaks in another.
+
+    Raises ValueError for several such fields: two readers could take two different ones.
+    """
+    found = headers.getall("authorization")
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ValueError("more than one field Authorization")
+    said, _, credentials = found[0].partition(" ")
+    return credentials.strip(" ") if said.lower() == scheme else None
+
+
 class Authenticator(Plugin[C]):
     """A plugin that says who calls. Override `authenticate`, and set `challenge` when you are made."""
 
@@ -41,7 +56,7 @@ class Authenticator(Plugin[C]):
         """Who calls; None without a credential of this kind. What it took is not to be forwarded, unless asked.
 
         Plain where it usually need not wait; an awaitable when it must. Raises Unauthorized for a credential of this
-        kind that is not valid, and StoreDown where nobody can tell now.
+        kind that is not valid, and StoreDown or IssuerDown where nobody can tell now.
         """
         raise NotImplementedError
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Iterable, Mapping
+from copy import copy
 from types import MappingProxyType
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, Self, TypeAlias
+from unicodedata import normalize
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gateway.options import Options
+from gateway.passwords import check_hash
 from gateway.permissions import Grants, PermissionText
 
 CONSUMER_FIELD: Final = "X-Tallygate-Consumer"
@@ -24,6 +28,35 @@ _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 Roles: TypeAlias = Mapping[str, Iterable[str]]
 """Permissions by the name of the role that has them."""
+
+
+CERTIFICATE_FIELDS: Final = ("fingerprint", "uri", "dns", "email", "subject")
+"""What a certificate may be known by."""
+CertificateFact: TypeAlias = tuple[str, str]
+"""One of those, and its value."""
+
+
+def _user(value: str) -> str:
+    if not re.fullmatch(r"[^:\x00-\x1f\x7f-\x9f]{1,128}", value):
+        raise ValueError("a user name has 1 to 128 characters, without colons and control characters (RFC 7617)")
+    return normalize("NFC", value)
+
+
+def _long_secret(value: str) -> str:
+    try:
+        secret = b64decode(value, validate=True)
+    except ValueError:
+        raise ValueError("not base64 (`openssl rand -base64 32` makes a secret)") from None
+    if len(secret) < 32:
+        raise ValueError("too short: at least 32 bytes, in base64 (`openssl rand -base64 32` makes a secret)")
+    return value
+
+
+def _fingerprint(value: str) -> str:
+    digits = value.replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError("not a SHA-256 in hexadecimal: 64 digits are needed")
+    return digits
 
 
 class KeyOptions(Options):
@@ -42,8 +75,68 @@ class KeyOptions(Options):
         return value.lower()
 
 
+class PasswordOptions(Options):
+    """One password of a consumer. The password itself is never stored, only its hash."""
+
+    id: Name
+    """Name of the password in usage records; safe to show."""
+    user: Annotated[str, AfterValidator(_user)] | None = None
+    """The user name that goes with it; the id unless it says something else."""
+    argon2id: Annotated[str, AfterValidator(check_hash)]
+    """Argon2id hash of the password, as `tallygate passwords new` prints it."""
+
+    @model_validator(mode="after")
+    def _has_a_user(self) -> Self:
+        _user(self.login)
+        return self
+
+    @property
+    def login(self) -> str:
+        """The user name that a client writes."""
+        return self.user if self.user is not None else self.id
+
+
+class HmacKeyOptions(Options):
+    """A secret that a consumer signs requests with. It cannot be kept as a hash: checking a signature takes the secret
+    itself, so who can read it can sign. Keep it in a file of its own.
+    """
+
+    id: Name
+    """Name of the secret in signatures (`keyid`) and in usage records; safe to show."""
+    secret: Annotated[str, AfterValidator(_long_secret)]
+    """At least 32 random bytes in base64, as `openssl rand -base64 32` prints them; best as `${file:path}`."""
+
+
+class CertificateOptions(Options):
+    """A client certificate of a consumer, known by one thing that it says."""
+
+    id: Name
+    """Name of the certificate in usage records; safe to show."""
+    fingerprint: Annotated[str, AfterValidator(_fingerprint)] | None = None
+    """SHA-256 of the whole certificate in hexadecimal, with or without colons."""
+    uri: str | None = None
+    """A URI among its alternative names, such as the SPIFFE ID `spiffe://acme/robot`."""
+    dns: Annotated[str, AfterValidator(str.lower)] | None = None
+    """A DNS name among its alternative names."""
+    email: str | None = None
+    """A mail address among its alternative names."""
+    subject: str | None = None
+    """Its subject, whole, as RFC 4514 writes it: `CN=robot,O=Acme`."""
+
+    @model_validator(mode="after")
+    def _known_by_one_thing(self) -> Self:
+        if len(self.model_fields_set & set(CERTIFICATE_FIELDS)) != 1:
+            raise ValueError(f"a certificate is known by exactly one of {', '.join(CERTIFICATE_FIELDS)}")
+        return self
+
+    @property
+    def known_by(self) -> CertificateFact:
+        """The thing and what it must be."""
+        return next((field, value) for field in CERTIFICATE_FIELDS if (value := getattr(self, field)) is not None)
+
+
 class ConsumerOptions(Options):
-    """Somebody who calls, known by the hashes of his keys."""
+    """Somebody who calls, known by what he shows: keys, passwords, signatures or certificates."""
 
     name: Name
     """Who calls; appears in logs."""
@@ -53,6 +146,12 @@ class ConsumerOptions(Options):
     """The subscription that usage is booked on."""
     keys: list[KeyOptions] = []
     """The consumer's API keys, hashed."""
+    passwords: list[PasswordOptions] = []
+    """The consumer's passwords, hashed, for `basic_auth`."""
+    hmac_keys: list[HmacKeyOptions] = []
+    """Secrets that the consumer signs requests with, for `hmac_auth`."""
+    certificates: list[CertificateOptions] = []
+    """The consumer's client certificates, for `mtls_auth`."""
     roles: list[Name] = []
     """Its roles: names of the section `roles`."""
     permissions: list[PermissionText] = []
@@ -107,15 +206,36 @@ class Consumer:
                 raise ValueError("a name of a caller is visible ASCII, at most 128 characters")
         self.identity = "".join(f"{field}: {text}\r\n" for field, text in said.items()).encode("ascii")
 
+    def having(self, attributes: Mapping[str, str]) -> Consumer:
+        """The same with these attributes as well."""
+        other = copy(self)
+        other.attributes = {**self.attributes, **attributes}
+        return other
+
 
 class Consumers:
-    """All consumers of the configuration, found by the SHA-256 of their key; `roles` are the configuration's."""
+    """All consumers of the configuration, found by the SHA-256 of their key, and by what else they may show.
+
+    `roles` are the configuration's.
+    `passwords`: user name → (hash, consumer); `hmac_keys`: id → (secret, consumer); `certificates` by what they are
+    known by. These are dictionaries on names that are no secrets.
+    """
 
     def __init__(self, options: Iterable[ConsumerOptions] = (), roles: Roles = MappingProxyType({})) -> None:
         self._roles = roles
-        self._by_digest = {
-            bytes.fromhex(key.sha256): self._consumer(who, key.id) for who in options for key in who.keys
-        }
+        self._by_digest: dict[bytes, Consumer] = {}
+        self.passwords: dict[str, tuple[str, Consumer]] = {}
+        self.hmac_keys: dict[str, tuple[bytes, Consumer]] = {}
+        self.certificates: dict[CertificateFact, Consumer] = {}
+        for who in options:
+            for key in who.keys:
+                self._by_digest[bytes.fromhex(key.sha256)] = self._consumer(who, key.id)
+            for password in who.passwords:
+                self.passwords[password.login] = password.argon2id, self._consumer(who, password.id)
+            for hmac_key in who.hmac_keys:
+                self.hmac_keys[hmac_key.id] = b64decode(hmac_key.secret), self._consumer(who, hmac_key.id)
+            for certificate in who.certificates:
+                self.certificates[certificate.known_by] = self._consumer(who, certificate.id)
 
     def _consumer(self, who: ConsumerOptions, key: str) -> Consumer:
         return Consumer(

@@ -135,7 +135,7 @@ def explain(config: GatewayConfig, request: Request) -> Explanation:
             plugins=_stops(config.plugins_of(None), exchange),
             status=refusal.status,
             title=refusal.title(),
-            allow=refusal.headers.get("allow", ""),
+            allow=str(refusal.headers.get("allow", "")),
         )
     exchange.route = route.name
     options = config.routes[route.place]

@@ -73,6 +73,20 @@ class Networks:
         return place >= 0 and last <= self._lasts[place]
 
 
+def subnet(address: str) -> str:
+    """What one customer is usually given: an IPv4 address, or the /64 network of an IPv6 address (RFC 6177).
+
+    What is no address stands for itself.
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        return str(parsed.ipv4_mapped or IPv6Network((int(parsed) >> 64 << 64, 64)))
+    return str(parsed)
+
+
 def _range(network: IPv4Network | IPv6Network) -> tuple[int, int]:
     """The numbers of a network's first and last address."""
     lowest = network.network_address

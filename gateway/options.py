@@ -21,6 +21,7 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
+from pydantic.fields import FieldInfo
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS: Final = {
@@ -252,6 +253,22 @@ _NAMES_UPSTREAM: Final = object()
 
 UpstreamName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$"), _NAMES_UPSTREAM]
 """The name of an upstream. In the options of a plugin it must be one that exists."""
+
+
+_LISTS_PLUGINS: Final = object()
+
+PluginList = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=16), _LISTS_PLUGINS]
+"""Plugins in the options of another, written as everywhere: `- name: {options}`. A plugin has one such list at most."""
+
+
+def plugin_list(kind: type[Options]) -> str | None:
+    """The key of the option that lists plugins; None if there is none."""
+    return next((key for key, name in fields_by_key(kind).items() if lists_plugins(kind.model_fields[name])), None)
+
+
+def lists_plugins(option: FieldInfo) -> bool:
+    """Whether this is the option of a plugin that lists others."""
+    return _LISTS_PLUGINS in option.metadata
 
 
 def named_upstreams(options: Options) -> Iterator[tuple[str, ...]]:

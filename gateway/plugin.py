@@ -45,6 +45,12 @@ class Plugin(Generic[C]):
     """
     needs: ClassVar[str] = ""
     """The same for what it is worth nothing without: a route where nothing guards that is refused."""
+    lets_anybody_in: ClassVar[bool] = False
+    """It stands among those that guard, but keeps nobody out."""
+    needs_client_certificates: ClassVar[bool] = False
+    """It can do nothing unless some listener asks clients for certificates."""
+    parts: tuple[AnyPlugin, ...] = ()
+    """The plugins that its own options list (a `PluginList`). They are made, started and stopped as it is itself."""
 
     def __init_subclass__(cls) -> None:
         for base in getattr(cls, "__orig_bases__", ()):
@@ -64,6 +70,11 @@ class Plugin(Generic[C]):
         """Change the request's target as on_request would, for `tallygate explain`: nothing was made or started, and
         nobody has said who calls. Raise a Problem if what becomes of it depends on more than there is.
         """
+
+    @classmethod
+    def refuses_part(cls, part: type[AnyPlugin], config: PluginConfig) -> str | None:
+        """Why a plugin with these options may not stand among its own; None where it may."""
+        return None
 
     def __init__(self, config: C, services: Services) -> None:
         self.config = config

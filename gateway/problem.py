@@ -6,6 +6,7 @@ A problem's docstring is its title. Only problems cross a border; any other exce
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -23,7 +24,10 @@ class Problem(Exception):
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
 
-    def __init__(self, detail: str | None = None, *, headers: dict[str, str] | None = None, **members: Any) -> None:
+    def __init__(
+        self, detail: str | None = None, *, headers: Mapping[str, str | list[str]] | None = None, **members: Any
+    ) -> None:
+        """`headers` are fields that go with it; each text in a list is a field of its own."""
         super().__init__(detail or self.title())
         self.detail = detail
         self.headers = headers or {}
@@ -46,7 +50,9 @@ class Problem(Exception):
     def fields(self) -> Headers:
         """The header fields that go with the document."""
         fields = Headers({"Content-Type": "application/problem+json", "Cache-Control": "no-store"})
-        fields.update(self.headers)
+        for name, value in self.headers.items():
+            for text in [value] if isinstance(value, str) else value:
+                fields.add(name, text)
         return fields
 
     def response(self, instance: str | None = None) -> Response:
@@ -161,6 +167,12 @@ class UpgradeRequired(Problem):
     status, slug = 426, "upgrade-required"
 
 
+class TooManyFailures(Problem):
+    """Too many wrong credentials came from this address."""
+
+    status, slug = 429, "too-many-failures"
+
+
 class HeadTooLarge(Problem):
     """The request's head is larger than this gateway accepts."""
 
@@ -201,6 +213,12 @@ class StoreDown(Problem):
     """A store that this request needs does not answer."""
 
     status, slug = 503, "store-down"
+
+
+class IssuerDown(Problem):
+    """Whoever issued this credential does not answer, so nobody can tell whether it is valid."""
+
+    status, slug = 503, "issuer-down"
 
 
 class Undecided(Problem):

@@ -16,6 +16,7 @@ from gateway.metering.journal import Journal
 from gateway.metrics import Metrics
 from gateway.spans import ExportOptions, SpanSink
 from gateway.stores.redis import Redis
+from gateway.workers import Workers
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ class Services:
     consumers: Consumers
     journal: Journal
     redis: Redis
+    workers: Workers
     access_log: LineSink
     forward: Callable[[Request, str], Awaitable[Response]]
     spans: Callable[[ExportOptions], SpanSink]

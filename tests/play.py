@@ -25,6 +25,7 @@ from gateway.metrics import Metrics
 from gateway.plugin import AnyPlugin
 from gateway.services import Services
 from gateway.stores.redis import Redis
+from gateway.workers import Workers
 
 KEY = new_key("test")
 OTHER_KEY = new_key("test")
@@ -64,13 +65,17 @@ class Played:
 class Stage:
     """Where plugins are played: services of their own, and a journal in a directory of the test's."""
 
-    def __init__(self, directory: Path, redis: str = NOWHERE, **journal: Any) -> None:
+    def __init__(
+        self, directory: Path, redis: str = NOWHERE, *, consumers: Sequence[ConsumerOptions] = (), **journal: Any
+    ) -> None:
+        """`consumers` are there besides bob of acme, who has two keys."""
         self.directory = directory
         self.metrics = Metrics(None)
         self.clock = Clock()
         self.access_log = Lines()
         self.spans = Spans()
         self._redis = Redis(redis, deadline=0.2)
+        self.workers = Workers(self.metrics)
         options = JournalOptions(directory=str(directory), segment=64 * 1024, **journal)
         self.usage = Usage(UsageOptions(journal=options), redis=self._redis, clock=self.clock, metrics=self.metrics)
         keys = [KeyOptions(id="k1", sha256=digest(KEY).hex()), KeyOptions(id="k2", sha256=digest(OTHER_KEY).hex())]
@@ -79,9 +84,10 @@ class Stage:
             clock=self.clock,
             metrics=self.metrics,
             background=Background(),
-            consumers=Consumers([consumer]),
+            consumers=Consumers([consumer, *consumers]),
             journal=self.usage.journal,
             redis=self._redis,
+            workers=self.workers,
             access_log=self.access_log,  # type: ignore[arg-type]
             forward=_no_upstream,
             spans=lambda _options: self.spans,  # type: ignore[arg-type, return-value]
@@ -148,6 +154,7 @@ class Stage:
         await self.services.fetch.close()
         await self.usage.stop(0.0)
         await self._redis.close()
+        self.workers.close()
 
 
 def ask(target: str = "/", method: str = "GET", **fields: str) -> Request:

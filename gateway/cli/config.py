@@ -118,6 +118,7 @@ def _walks(config: GatewayConfig) -> Iterator[str]:
         width = max((len(spec.name) for spec in specs), default=0)
         for spec in specs:
             yield f"  {spec.name:{width}}  {', '.join(spec.plugin.hooks(spec.config)) or 'no hooks'}"
+            yield from (f"    {part.name}" for part in spec.parts)
         guards = {spec.plugin.guards for spec in specs}
         if METERING in guards and AUTHENTICATION not in guards:
             yield "  ! nothing is billed here: no plugin of this route says who calls"

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import uvloop
 
-from gateway import __version__, keys, log
+from gateway import __version__, log
 from gateway.background import Background
 from gateway.billing import report, worker
 from gateway.billing.database import DatabaseUnavailable, Retry
@@ -28,6 +28,7 @@ from gateway.billing.reconcile import reconcile
 from gateway.cli import explain
 from gateway.cli.admin_client import AdminUnreachable
 from gateway.cli.config import add_commands, takes_config
+from gateway.cli.credentials import add_credentials
 from gateway.clock import Clock
 from gateway.config import reference
 from gateway.config.configuration import ConfigError, GatewayConfig, load
@@ -83,12 +84,7 @@ def _parser() -> ArgumentParser:
     add_commands(commands)
     explain.add_command(commands)
 
-    new_keys = commands.add_parser("keys", help="API keys").add_subparsers(metavar="command", required=True)
-    new = new_keys.add_parser("new", help="make a key; prints it and its SHA-256, and keeps neither")
-    mode = new.add_mutually_exclusive_group()
-    mode.add_argument("--live", dest="mode", action="store_const", const="live", help="for production (the default)")
-    mode.add_argument("--test", dest="mode", action="store_const", const="test", help="for trying things out")
-    new.set_defaults(run=_new_key, mode="live")
+    add_credentials(commands)
 
     options = commands.add_parser("reference", help="write the reference of all options and the editor's schema")
     options.add_argument("--directory", type=Path, default=Path("config"), help="where they stand (default: config)")
@@ -153,16 +149,6 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise ArgumentTypeError(f"not a day: {text!r} (write 2026-01-31)") from None
-
-
-def _new_key(options: Namespace) -> int:
-    key = keys.new_key(options.mode)
-    print(f"key     {key}")
-    print(f"sha256  {keys.digest(key).hex()}")
-    print(
-        "The key is not kept anywhere: give it to its owner now. The SHA-256 goes under `consumers`.", file=sys.stderr
-    )
-    return 0
 
 
 def _reference(options: Namespace) -> int:

@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from gateway.admin.options import AdminOptions
 from gateway.config.certificates import check_certificates
-from gateway.config.names import check_names, check_upstream
+from gateway.config.names import check_client_certificates, check_names, check_upstream
 from gateway.config.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.config.reader import read
 from gateway.config.source import ConfigError, Source, Steps, descend, error_lines
@@ -26,8 +26,9 @@ from gateway.downstream.listener import ListenerOptions
 from gateway.downstream.shedding import SheddingOptions
 from gateway.metering.usage import UsageOptions
 from gateway.networks import Network
-from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams
+from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams, plugin_list
 from gateway.permissions import PermissionText
+from gateway.plugin import AnyPlugin
 from gateway.route import RouteOptions
 from gateway.stores.store import StoresOptions
 from gateway.upstream.options import UpstreamOptions
@@ -184,9 +185,10 @@ class _Composition:
                 sections[key] = self._checked(kind, (key,))
         return sections
 
-    def _chain(self, steps: Steps) -> list[PluginSpec]:
-        """The plugins listed at `steps`, each with its options."""
-        specs: dict[str, PluginSpec] = {}
+    def _chain(self, steps: Steps, *, repeats: bool = False) -> list[PluginSpec]:
+        """The plugins listed at `steps`, each with its options; `repeats`: one may be listed more than once."""
+        specs: list[PluginSpec] = []
+        listed: set[str] = set()
         for index in range(self._length(steps)):
             entry = (*steps, index)
             value = self._source.at(entry)
@@ -199,11 +201,12 @@ class _Composition:
             elif isinstance(value, dict):
                 name = next(iter(value))
                 spec = self._spec(name, (*entry, name))
-                if name in specs:
+                if name in listed and not repeats:
                     self._source.fault((*entry, name), "this plugin is listed twice")
                 elif spec is not None:
-                    specs[name] = spec
-        return list(specs.values())
+                    listed.add(name)
+                    specs.append(spec)
+        return specs
 
     def _spec(self, name: str, steps: Steps) -> PluginSpec | None:
         if name in self._unusable:
@@ -217,12 +220,24 @@ class _Composition:
             self._unusable.add(name)
             self._source.fault(steps, str(error))
             return None
+        parts = self._parts(plugin, steps)
         config = self._checked(plugin.config_type, steps)
+        if plugin.needs_client_certificates:
+            check_client_certificates(self._source, steps)
         if config is None:
             return None
         for keys in named_upstreams(config):
             check_upstream(self._source, (*steps, *keys))
-        return PluginSpec(name, plugin, config, steps)
+        return PluginSpec(name, plugin, config, steps, parts)
+
+    def _parts(self, plugin: type[AnyPlugin], steps: Steps) -> tuple[PluginSpec, ...]:
+        """The plugins that the options of one list."""
+        key = plugin_list(plugin.config_type)
+        parts = self._chain((*steps, key), repeats=True) if key is not None else []
+        for part in parts:
+            if reason := plugin.refuses_part(part.plugin, part.config):
+                self._source.fault(part.steps, reason)
+        return tuple(parts)
 
     def _checked(self, kind: type[O], steps: Steps, leave_out: Container[str] = ()) -> O | None:
         """The block at `steps` as a `kind`; None if it is none, and then the faults say why."""

@@ -16,7 +16,7 @@ from gateway.config.plugin_loader import PluginSpec
 from gateway.config.source import Source, Steps, descend
 from gateway.downstream.listener import ListenerOptions
 from gateway.log import redact
-from gateway.options import Options, Unit, fields_by_key, unit_of, write_amount
+from gateway.options import Options, Unit, fields_by_key, lists_plugins, unit_of, write_amount
 from gateway.route import UNMATCHED
 from gateway.upstream.options import UpstreamOptions
 
@@ -29,7 +29,7 @@ NONE: Final = "none"
 GUARDED_BY: Final = "guarded by "
 """Begins an option that says what guards a part, such as the plugins of a route; the rest of it says what for."""
 _HIDDEN: Final = "(hidden)"
-_SECRET: Final = re.compile(r"(?i)secret|pass(?:w|phrase)|token|credential|private|api_?key|\bsalt\b")
+_SECRET: Final = re.compile(r"(?i)secret|pass(?:w|phrase)|token|credential|private|api_?key|argon2id|\bsalt\b")
 _DESCRIBED_APART: Final = ("listeners", "upstreams", "routes", "consumers", "plugins")
 _LABELS: Final = ("name", "url", "id", "bind", "upstream")
 """Options that tell the blocks of a list apart."""
@@ -96,10 +96,18 @@ class _Description:
         part = described[route]
         part["plugins"] = ", ".join(spec.name for spec in specs) or NONE
         for spec in specs:
-            described[f"{route}, plugin {spec.name}"] = self._part(spec.config, spec.steps)
-            if spec.plugin.guards:
-                guards = part.get(GUARDED_BY + spec.plugin.guards)
-                part[GUARDED_BY + spec.plugin.guards] = f"{guards}, {spec.name}" if guards else spec.name
+            self._add_plugin(described, f"{route}, plugin {spec.name}", spec)
+            if spec.guards:
+                guards = part.get(GUARDED_BY + spec.guards)
+                part[GUARDED_BY + spec.guards] = f"{guards}, {spec.name}" if guards else spec.name
+
+    def _add_plugin(self, described: Description, name: str, spec: PluginSpec) -> None:
+        part = described[name] = self._part(spec.config, spec.steps)
+        if spec.parts:
+            part["plugins"] = ", ".join(inner.name for inner in spec.parts)
+        for place, inner in enumerate(spec.parts):
+            again = any(other.name == inner.name for other in spec.parts[:place])
+            self._add_plugin(described, f"{name}, plugin {inner.name}{f' ({place + 1})' if again else ''}", inner)
 
     def _part(self, block: Any, steps: Steps) -> Part:
         return {option.name: self._text(option) for option in self.options(block, steps)}
@@ -109,6 +117,8 @@ class _Description:
         if isinstance(block, Options):
             for key, attribute in fields_by_key(type(block)).items():
                 field = type(block).model_fields[attribute]
+                if lists_plugins(field):
+                    continue  # parts of their own
                 value = getattr(block, attribute)
                 yield from self.options(value, (*steps, key), prefix + key, unit_of(field.metadata))
         elif isinstance(block, dict) and block:

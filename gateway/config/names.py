@@ -5,12 +5,23 @@ These checks read the source, not the finished options, so that they speak up ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+from unicodedata import normalize
 
 from gateway.config.source import Source, Steps
 from gateway.config.wording import did_you_mean
+from gateway.consumers import CERTIFICATE_FIELDS
 from gateway.downstream.listener import parse_bind
 from gateway.path import path_pattern
+
+_SAME: Final[Mapping[str, Callable[[str], str]]] = {
+    "key": str.lower,
+    "dns": str.lower,
+    "fingerprint": lambda value: value.replace(":", "").lower(),
+    "user": lambda value: normalize("NFC", value),
+}
+"""Of what may be written in several ways: the one way."""
 
 
 def check_names(source: Source) -> None:
@@ -28,6 +39,7 @@ def check_names(source: Source) -> None:
     for own in keys:
         _once(source, ((*key, "id") for key in own), "id")
     _once(source, ((*key, "sha256") for own in keys for key in own), "key")
+    _credentials_differ(source)
     _binds_differ(source)
 
 
@@ -44,6 +56,12 @@ def check_upstream(source: Source, steps: Steps) -> None:
     if isinstance(name, str) and name not in known:
         shown = source.shown(steps)
         source.fault(steps, f'unknown upstream "{shown}"{did_you_mean(shown, known)}')
+
+
+def check_client_certificates(source: Source, steps: Steps) -> None:
+    """Add a fault to the plugin that stands there if no listener asks clients for certificates."""
+    if not any(source.at((*listener, "tls", "client_ca")) for listener in _items(source, ("listeners",))):
+        source.fault(steps, "no listener asks clients for certificates (set `client_ca` in the `tls` of one)")
 
 
 def _roles_exist(source: Source) -> None:
@@ -84,9 +102,21 @@ def _once(source: Source, places: Iterable[Steps], what: str) -> None:
     for steps in places:
         value = source.at(steps)
         if isinstance(value, str):
-            earlier = first.setdefault(value.lower() if what == "key" else value, steps)
+            earlier = first.setdefault(_SAME.get(what, str)(value), steps)
             if earlier is not steps:
                 source.fault(steps, f'{what} "{source.shown(steps)}" is taken ({_where(source, earlier)})')
+
+
+def _credentials_differ(source: Source) -> None:
+    """What a caller shows must tell who it is: no two consumers have the same."""
+    consumers = _items(source, ("consumers",))
+    passwords = [password for who in consumers for password in _items(source, (*who, "passwords"))]
+    users = [(*password, "user" if source.at((*password, "user")) is not None else "id") for password in passwords]
+    _once(source, users, "user")
+    _once(source, ((*key, "id") for who in consumers for key in _items(source, (*who, "hmac_keys"))), "id")
+    certificates = [shown for who in consumers for shown in _items(source, (*who, "certificates"))]
+    for field in CERTIFICATE_FIELDS:
+        _once(source, ((*shown, field) for shown in certificates), field)
 
 
 def _binds_differ(source: Source) -> None:

@@ -33,12 +33,22 @@ class UnknownPlugin(PluginError):
 
 @dataclass(frozen=True, slots=True)
 class PluginSpec:
-    """A plugin in its place on a route: the name it has there, what runs, its options, and where the file has them."""
+    """A plugin in its place on a route: the name it has there, what runs, its options, and where the file has them.
+
+    `parts` are the plugins that its options list.
+    """
 
     name: str
     plugin: type[AnyPlugin]
     config: PluginConfig
     steps: tuple[str | int, ...] = ()
+    parts: tuple[PluginSpec, ...] = ()
+
+    @property
+    def guards(self) -> str:
+        """What a route loses without it; nothing where it, or one of its parts, lets anybody in."""
+        open_ = self.plugin.lets_anybody_in or any(part.plugin.lets_anybody_in for part in self.parts)
+        return "" if open_ else self.plugin.guards
 
     def unmade(self) -> AnyPlugin:
         """The plugin before it is made, to be looked at: it has its options and its hooks, which cannot be called."""

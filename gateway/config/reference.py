@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.config.configuration import GatewayConfig
 from gateway.config.plugin_loader import load_plugin, load_shared, plugin_names
-from gateway.options import Options, alternatives, fields_by_key, is_options, unit_of, write_amount
+from gateway.options import Options, alternatives, fields_by_key, is_options, plugin_list, unit_of, write_amount
 from gateway.template import NAMES
 
 REFERENCE_FILE: Final = "reference.md"
@@ -190,8 +190,14 @@ def schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {name: _tidy(block) for name, block in document["$defs"].items()}
     root = definitions.pop(references[GatewayConfig]["$ref"].rpartition("/")[2])
     entries = {"type": "array", "items": {"$ref": "#/$defs/PluginEntry"}}
-    for block in (root, definitions["RouteOptions"]):
-        block["properties"]["plugins"] = {"description": block["properties"]["plugins"]["description"], **entries}
+    lists = [(root, "plugins"), (definitions["RouteOptions"], "plugins")]
+    lists += [
+        (definitions[references[kind]["$ref"].rpartition("/")[2]], key)
+        for kind in plugins.values()
+        if (key := plugin_list(kind)) is not None
+    ]
+    for block, key in lists:
+        block["properties"][key] = {"description": block["properties"][key]["description"], **entries}
     root["properties"] |= {name: references[kind] for name, kind in sections.items()}
     definitions["PluginEntry"] = _plugin_entry({name: references[kind] for name, kind in plugins.items()})
     definitions["Substitution"] = {

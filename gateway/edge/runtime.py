@@ -42,6 +42,7 @@ from gateway.upstream.call import response_of
 from gateway.upstream.replay import ReplayMemory
 from gateway.upstream.target import TargetStates
 from gateway.upstream.upstream import Upstream
+from gateway.workers import Workers
 
 STOP_SECONDS: Final = 5.0
 """What a plugin may take to stop."""
@@ -67,12 +68,14 @@ class Lasting:
         self.access_log = access_log
         self.traffic = Traffic(metrics)
         self.fetch = Fetch()
+        self.workers = Workers(metrics)
         self.memory = ReplayMemory(metrics)
         self.states = TargetStates()
 
     async def close(self) -> None:
         """Closes what is its own: the rest was handed in."""
         await self.fetch.close()
+        self.workers.close()
 
 
 class _Placed(NamedTuple):
@@ -114,6 +117,7 @@ class Runtime:
             consumers=self.consumers,
             journal=lasting.journal,
             redis=lasting.redis,
+            workers=lasting.workers,
             access_log=lasting.access_log,
             forward=forward,
             spans=self._spans.to,
@@ -223,13 +227,17 @@ class Runtime:
         with _named(f"route {route}"):
             return Chain(plugins)
 
-    def _plugin(self, route: str, spec: PluginSpec, previous: Runtime | None) -> AnyPlugin:
-        before = previous._plugins.get((route, spec.name)) if previous is not None else None
+    def _plugin(self, route: str, spec: PluginSpec, previous: Runtime | None, within: str = "") -> AnyPlugin:
+        """A plugin and, before it, those that its options list; they are told apart by their places `within` it."""
+        name = within + spec.name
+        parts = [self._plugin(route, part, previous, f"{name}[{place}].") for place, part in enumerate(spec.parts)]
+        before = previous._plugins.get((route, name)) if previous is not None else None
         with _named(f"plugin {spec.name} of route {route}"):
             plugin = spec.plugin(spec.config, self._services)
+            plugin.parts = tuple(parts)
             if before is not None and before.spec.plugin is spec.plugin and before.spec.config == spec.config:
                 plugin.inherit(before.plugin)
-        self._plugins[route, spec.name] = _Placed(route, spec, plugin)
+        self._plugins[route, name] = _Placed(route, spec, plugin)
         return plugin
 
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import NamedTuple
 
+from gateway.claims import LONGEST_TEXT, Claims, claim_at, is_for, moment_of, paths_of, steps_of, text_at
+from gateway.claims import ClaimMapping as ConsumerMapping
 from gateway.consumers import Consumer
 from plugins.jwt_auth.compact import InvalidToken
-from plugins.jwt_auth.options import ClaimPaths, Config, Steps, steps_of
-
-Claims: TypeAlias = Mapping[str, Any]
-
-_LATEST: Final = 253402300800  # the end of the year 9999; what is beyond was not meant as seconds
-_LONGEST_TEXT: Final = 256
-_MOST_WORDS: Final = 500
-_NAMES: Final = (str, int)
-_FACTS: Final = (str, int, float, bool)
-_SUBSCRIPTION: Final = re.compile(r"[!-~]{0,128}")
+from plugins.jwt_auth.options import Config
 
 
 class Caller(NamedTuple):
@@ -45,26 +36,25 @@ class ClaimRules:
 
         Raises InvalidToken.
         """
+        try:
+            self._check_names(claims)
+            return self._check_times(claims, now)
+        except ValueError as error:
+            raise InvalidToken(str(error)) from None
+
+    def _check_names(self, claims: Claims) -> None:
         for name in ("iss", "sub", "jti"):
-            if name in claims and not (isinstance(claims[name], str) and len(claims[name]) <= _LONGEST_TEXT):
+            if name in claims and not (isinstance(claims[name], str) and len(claims[name]) <= LONGEST_TEXT):
                 raise InvalidToken(f"`{name}` is not a text of reasonable length")
         if self._issuers is not None and claims.get("iss") not in self._issuers:
             raise InvalidToken("another issuer")
-        self._check_audience(claims)
-        if not all(_at(claims, steps) is not None for steps in self._required):
-            raise InvalidToken("a claim that is required is missing")
-        return self._check_times(claims, now)
-
-    def _check_audience(self, claims: Claims) -> None:
-        audience = claims.get("aud", [])
-        audience = [audience] if isinstance(audience, str) else audience
-        if not isinstance(audience, list) or not all(isinstance(each, str) for each in audience):
-            raise InvalidToken("`aud` is neither text nor a list of texts")
-        if self._audiences is not None and self._audiences.isdisjoint(audience):
+        if not is_for(claims, self._audiences):
             raise InvalidToken("another audience")
+        if not all(claim_at(claims, steps) is not None for steps in self._required):
+            raise InvalidToken("a claim that is required is missing")
 
     def _check_times(self, claims: Claims, now: float) -> float | None:
-        expires, begins, issued = (_moment(claims, name) for name in ("exp", "nbf", "iat"))
+        expires, begins, issued = (moment_of(claims, name) for name in ("exp", "nbf", "iat"))
         if expires is None and self._require_expiry:
             raise InvalidToken("no `exp`")
         if expires is not None and now >= expires + self._leeway:
@@ -81,97 +71,21 @@ class ClaimRules:
 
 
 class ClaimMapping:
-    """Makes a consumer of claims, by the paths that the configuration names."""
+    """Makes a caller of claims, by the paths that the configuration names."""
 
     def __init__(self, config: Config) -> None:
-        claims = config.claims
-        self._organization = _all(claims.organization)
-        self._name = _all(claims.name)
-        self._user = _all(claims.user)
-        self._subscription = _all(claims.subscription)
-        self._session = _all(claims.session)
-        self._roles = _all(claims.roles)
-        self._scopes = _all(claims.scopes)
-        self._permissions = _all(claims.permissions)
-        self._attributes = {name: [steps_of(path)] for name, path in claims.attributes.items()}
+        self._mapping = ConsumerMapping(config.claims)
+        self._session = paths_of(config.claims.session)
 
     def caller(self, claims: Claims) -> Caller:
         """Who the claims describe. Raises InvalidToken for claims that cannot stand where they are to go."""
-        subscription = _text(claims, self._subscription)
-        if not _SUBSCRIPTION.fullmatch(subscription):
-            raise InvalidToken("a subscription that cannot be written down")
-        attributes = {name: _text(claims, paths, _FACTS) for name, paths in self._attributes.items()}
         try:
-            consumer = Consumer(
-                _text(claims, self._name),
-                _text(claims, self._organization),
-                subscription,
-                user=_text(claims, self._user),
-                roles=frozenset(_words(claims, self._roles)),
-                scopes=frozenset(_words(claims, self._scopes, apart=True)),
-                permissions=tuple(_words(claims, self._permissions, apart=True)),
-                attributes={name: text for name, text in attributes.items() if text},
-            )
-        except ValueError:
-            raise InvalidToken("a name or an organization that is missing or cannot be written down") from None
-        named = {"jti": claims.get("jti"), "session": _text(claims, self._session), "subject": claims.get("sub")}
+            consumer, session = self._mapping.consumer(claims), text_at(claims, self._session)
+        except ValueError as error:
+            raise InvalidToken(str(error)) from None
+        named = {"jti": claims.get("jti"), "session": session, "subject": claims.get("sub")}
         return Caller(consumer, tuple((kind, text) for kind, text in named.items() if text))
 
 
 def _set(texts: list[str] | None) -> frozenset[str] | None:
     return None if texts is None else frozenset(texts)
-
-
-def _all(paths: ClaimPaths) -> list[Steps]:
-    return [steps_of(path) for path in ([paths] if isinstance(paths, str) else paths)]
-
-
-def _at(claims: Claims, steps: Steps) -> Any:
-    """What stands at the end of a path; None where it does not lead anywhere."""
-    value: Any = claims
-    for step in steps:
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            return None
-    return value
-
-
-def _moment(claims: Claims, name: str) -> float | None:
-    """A NumericDate: seconds since the epoch (RFC 7519 §2). Raises InvalidToken for anything else."""
-    if name not in claims:
-        return None
-    moment = claims[name]
-    if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment < _LATEST:
-        raise InvalidToken(f"`{name}` is not a moment in seconds")
-    return float(moment)
-
-
-def _text(claims: Claims, paths: list[Steps], kinds: tuple[type, ...] = _NAMES) -> str:
-    """The first of these claims that is there and not empty; nothing if none is.
-
-    Raises InvalidToken for one of another kind.
-    """
-    value = next((found for steps in paths if (found := _at(claims, steps)) not in (None, "")), "")
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if type(value) not in kinds or len(text) > _LONGEST_TEXT:
-        raise InvalidToken("a claim that is not a text of reasonable length")
-    return text
-
-
-def _words(claims: Claims, paths: list[Steps], *, apart: bool = False) -> list[str]:
-    """All words of these claims, each once. A text is one word or, if `apart`, several. Raises InvalidToken."""
-    words: list[str] = []
-    for steps in paths:
-        found = _at(claims, steps)
-        if isinstance(found, str):
-            words += found.split() if apart else [found]
-        elif isinstance(found, list) and all(isinstance(word, str) for word in found):
-            words += found
-        elif found is not None:
-            raise InvalidToken("a claim that is neither text nor a list of texts")
-    if len(words) > _MOST_WORDS or any(len(word) > _LONGEST_TEXT for word in words):
-        raise InvalidToken("a claim with too many words, or too long ones")
-    return list(dict.fromkeys(words))

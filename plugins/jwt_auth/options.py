@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from gateway.authentication import Realm
+from gateway.claims import ClaimPath, ClaimPaths, ClaimsOptions, OneOrMore
 from gateway.cookie import CookieName
 from gateway.header_options import FieldName
 from gateway.options import Duration, Options, Size
@@ -19,37 +20,13 @@ from plugins.jwt_auth.key import Algorithm, Key
 from plugins.jwt_auth.key_reading import key_from_jwk, key_from_pem, key_from_secret
 from plugins.jwt_auth.strict_json import read_object
 
-Steps: TypeAlias = tuple[str, ...]
-"""The members that lead to a claim, one inside the other."""
-
-_DOT: Final = re.compile(r"(?<!\\)\.")
 _URL: Final = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?(\?[^\s#]*)?")
-
-
-def steps_of(path: str) -> Steps:
-    r"""`realm_access.roles` as its members; `\.` is a dot inside a name. Raises ValueError for an empty one."""
-    steps = tuple(step.replace("\\.", ".") for step in _DOT.split(path))
-    if not all(steps) or len(steps) > 16:
-        raise ValueError(rf"not the path of a claim: {path!r} (write names with dots between them, and \. inside one)")
-    return steps
-
-
-def _claim_path(path: str) -> str:
-    steps_of(path)
-    return path
 
 
 def _url(url: str) -> str:
     if not _URL.fullmatch(url):
         raise ValueError(f"not an address to fetch keys from: {url!r} (write https://host/path)")
     return url
-
-
-ClaimPath: TypeAlias = Annotated[str, AfterValidator(_claim_path)]
-r"""The way to a claim: names with dots between them; `\.` is a dot inside a name, a number a place in a list."""
-ClaimPaths: TypeAlias = ClaimPath | list[ClaimPath]
-"""One path, or several."""
-OneOrMore: TypeAlias = str | Annotated[list[str], Field(min_length=1)]
 
 
 class StaticKeyOptions(Options):
@@ -123,32 +100,11 @@ class KeysOptions(Options):
         return self.discovery or self.jwks is not None
 
 
-class ClaimsOptions(Options):
-    r"""What claims say about a caller. A claim is named by its path, such as `app_metadata.organization_id`; `\.` is a
-    dot inside a name, a number a place in a list (from 0). Of several paths the first counts that is there; of `roles`,
-    `scopes` and `permissions` all do.
+class TokenClaimsOptions(ClaimsOptions):
+    __doc__ = ClaimsOptions.__doc__
 
-    What goes into a header field or a usage record is visible ASCII, at most 128 characters; else the token is refused.
-    """
-
-    organization: ClaimPaths
-    """Who pays. A token without it is refused."""
-    name: ClaimPaths = "sub"
-    """Who calls, as it appears in logs and upstream. A token without it is refused."""
-    user: ClaimPaths = "sub"
-    """The person behind it."""
-    subscription: ClaimPaths = []
-    """The subscription that usage is booked on."""
     session: ClaimPaths = ["sid", "session_id"]
     """The session, which can be revoked."""
-    roles: ClaimPaths = []
-    """Roles: a list, or a text that is one role."""
-    scopes: ClaimPaths = ["scope", "scp"]
-    """Scopes: a list, or a text with spaces between them."""
-    permissions: ClaimPaths = []
-    """Permissions: a list, or a text with spaces between them."""
-    attributes: dict[str, ClaimPath] = {}
-    """Other facts about the caller, for conditions: name and path of each. They are text, numbers, true or false."""
 
 
 class CacheOptions(Options):
@@ -173,7 +129,7 @@ class Config(PluginConfig):
     """The algorithms that are allowed; each token must also suit its key."""
     keys: KeysOptions
     """Where keys come from."""
-    claims: ClaimsOptions
+    claims: TokenClaimsOptions
     """What claims say about a caller."""
     types: list[str] = Field(default=["JWT", "at+jwt"], min_length=1)
     """The `typ` of tokens, without `application/`; one without `typ` is a JWT. `[at+jwt]` takes access tokens of

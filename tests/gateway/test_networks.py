@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from gateway.networks import MOST_REMEMBERED, Network, Networks
+from gateway.networks import MOST_REMEMBERED, Network, Networks, subnet
 
 
 def networks(*texts: str) -> Networks:
@@ -79,3 +79,18 @@ def test_what_is_remembered_is_bounded():
 def test_what_is_no_network_is_refused(value: object):
     with pytest.raises(ValueError, match="not an address or network"):
         TypeAdapter(Network).validate_python(value)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::1", "::/64"),
+        ("", ""),
+        ("unix", "unix"),
+    ],
+)
+def test_what_one_customer_is_usually_given(address: str, network: str):
+    assert subnet(address) == network

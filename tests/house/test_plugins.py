@@ -25,12 +25,13 @@ def test_its_options_are_documented(name):
 @pytest.mark.parametrize("name", plugin_names())
 def test_its_example_loads_and_uses_it(name):
     config = load(ROOT / "config" / "examples" / f"{name}.yaml", {})
-    used = {entry for route in config.routes for entry in config_names(config, route)}
+    used = {entry for route in config.routes for entry in names_of(config.plugins_of(route))}
     assert name in used
 
 
-def config_names(config, route) -> set[str]:
-    return {spec.name for spec in config.plugins_of(route)}
+def names_of(specs) -> set[str]:
+    """With those of plugins that stand in the options of others."""
+    return {spec.name for spec in specs} | {name for spec in specs for name in names_of(spec.parts)}
 
 
 @pytest.mark.parametrize("name", plugin_names())

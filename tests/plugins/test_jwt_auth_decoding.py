@@ -16,7 +16,7 @@ from plugins.jwt_auth.claims import ClaimMapping, ClaimRules
 from plugins.jwt_auth.compact import InvalidToken, TokenReader, decode_part
 from plugins.jwt_auth.key_reading import UnusableKey, key_from_jwk
 from plugins.jwt_auth.key_set import read_key_set
-from plugins.jwt_auth.options import Config, steps_of
+from plugins.jwt_auth.options import Config
 from plugins.jwt_auth.strict_json import DEEPEST, read_object
 from tests.fixtures.issuer import EVERY, SECRET, encode, options, part, token
 from tests.play import Stage, ask
@@ -164,19 +164,6 @@ def test_any_document_is_a_key_set_or_refused(document: bytes):
         read_key_set(document, ALL, "here")
     except ValueError:
         return
-
-
-@pytest.mark.parametrize(
-    ("path", "steps"),
-    [
-        ("sub", ("sub",)),
-        ("user_metadata.organization_id", ("user_metadata", "organization_id")),
-        (r"https://books\.example/org", ("https://books.example/org",)),
-        (r"resource_access.books\.api.roles", ("resource_access", "books.api", "roles")),
-    ],
-)
-def test_a_path_has_steps(path: str, steps: tuple[str, ...]):
-    assert steps_of(path) == steps
 
 
 # The examples of RFC 7515 (A.1 to A.4), RFC 7520 (4.4) and RFC 8037 (A.4).

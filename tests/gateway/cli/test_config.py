@@ -178,3 +178,10 @@ def test_a_file_that_is_wrong_is_not_even_asked_about(running: Running, capsys: 
     assert main(["reload"]) == 2
     assert main(["check", "--diff", "running"]) == 2
     assert running.asked == []
+
+
+def test_check_shows_what_stands_in_the_options_of_a_plugin(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = "any_of: {plugins: [key_auth: , anonymous: {organization: o}]}"
+    Path("gateway.yaml").write_text((GOOD % 9090).replace("key_auth: ", parts))
+    assert main(["check"]) == 0
+    assert "  any_of  on_request\n    key_auth\n    anonymous\n" in capsys.readouterr().out

@@ -66,6 +66,14 @@ def test_the_schema_knows_plugins_and_their_sections(write_plugin: Write) -> Non
         assert block["properties"]["plugins"]["items"] == {"$ref": "#/$defs/PluginEntry"}
 
 
+def test_the_schema_knows_plugins_in_the_options_of_others() -> None:
+    schema = reference.schema()["$defs"]
+    entry = schema["PluginEntry"]["properties"]["any_of"]["anyOf"][0]
+    inner = schema[entry["$ref"].removeprefix("#/$defs/")]["properties"]["plugins"]
+    assert inner["items"] == {"$ref": "#/$defs/PluginEntry"}
+    assert inner["description"]
+
+
 def test_the_schema_writes_units_and_lets_substitutions_pass() -> None:
     listener = reference.schema()["$defs"]["ListenerOptions"]["properties"]
     assert listener["idle_timeout"]["default"] == "75s"

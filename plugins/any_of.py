@@ -1,0 +1,64 @@
+"""Know the consumer by whichever of several credentials a request has."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from gateway.authentication import Authenticator, Found
+from gateway.consumers import Consumer
+from gateway.exchange import Exchange
+from gateway.options import PluginList
+from gateway.plugin import AnyPlugin, PluginConfig
+from gateway.problem import Unauthorized
+
+
+class Config(PluginConfig):
+    """The ways in, in the order in which they are tried."""
+
+    plugins: PluginList
+    """Authenticators, each with its options as it would have them on its own."""
+
+
+class AnyOf(Authenticator[Config]):
+    """The first authenticator in the list that finds a credential of its kind decides, and no other one is asked: what
+    is not valid is refused, and never taken for no credential at all. Without any, all of them say what they want.
+
+    So the order matters only to requests with several credentials. `anonymous` belongs at the end.
+    """
+
+    parts: tuple[Authenticator[Any], ...]  # refuses_part sees to it
+
+    @classmethod
+    def refuses_part(cls, part: type[AnyPlugin], config: PluginConfig) -> str | None:
+        if issubclass(part, AnyOf):
+            return "any_of inside any_of says no more than one list does: list these plugins in the outer one"
+        if not issubclass(part, Authenticator):
+            return "does not say who calls: any_of takes authenticators"
+        if part.on_request is not Authenticator.on_request or part.hooks(config) != ["on_request"]:
+            return "does more than say who calls: it has to stand on its own"
+        return None
+
+    def authenticate(self, exchange: Exchange) -> Found:
+        return self._ask(exchange, 0)
+
+    def _ask(self, exchange: Exchange, first: int) -> Found:
+        """What the first authenticator says that has something to say, from that place on."""
+        for place, part in enumerate(self.parts[first:], first):
+            found = part.authenticate(exchange)
+            if found is None:
+                continue
+            return found if isinstance(found, Consumer) else self._wait_for(exchange, found, place)
+        return None
+
+    async def _wait_for(self, exchange: Exchange, found: Awaitable[Consumer | None], place: int) -> Consumer | None:
+        consumer = await found
+        if consumer is not None:
+            return consumer
+        next_ = self._ask(exchange, place + 1)
+        return next_ if next_ is None or isinstance(next_, Consumer) else await next_
+
+    def refusal(self) -> Unauthorized:
+        challenges = [part.challenge for part in self.parts if not part.lets_anybody_in]
+        # Each in a field of its own (RFC 9110 §11.6.1): clients are bad at telling several in one apart.
+        return Unauthorized(headers={"www-authenticate": challenges})

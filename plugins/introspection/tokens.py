@@ -1,0 +1,134 @@
+"""Tokens: what is known about tokens, and asking about those of which nothing is."""
+
+from __future__ import annotations
+
+import os
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+from gateway.claims import ClaimMapping, OneOrMore, is_for, moment_of
+from gateway.consumers import Consumer
+from gateway.expiring import Expiring
+from gateway.metrics import GaugePart
+from gateway.problem import IssuerDown
+from gateway.services import Services
+from gateway.single_flight import SingleFlight
+from plugins.introspection.endpoint import Endpoint
+from plugins.introspection.options import Config
+
+_BEARERS: Final = frozenset({"bearer", "access_token"})
+"""What servers call the `token_type` of a token that whoever holds it may use."""
+
+
+class Presented(NamedTuple):
+    """A token, and a digest of it that tells nothing without this process's key."""
+
+    token: str
+    digest: bytes
+
+
+class _Known(NamedTuple):
+    """Who holds a token, and until when that need not be asked again (seconds of the monotonic clock)."""
+
+    consumer: Consumer
+    fresh_until: float
+
+
+class Tokens:
+    """Shared by all plugins that ask the same endpoint in the same way."""
+
+    def __init__(self, config: Config, services: Services) -> None:
+        self._config = config
+        self._clock = services.clock
+        self._key = os.urandom(32)
+        self._mapping = ClaimMapping(config.claims)
+        self._issuers = _set(config.issuer)
+        self._audiences = _set(config.audience)
+        now = services.clock.monotonic
+        self._endpoint = Endpoint(
+            config.upstream,
+            config.path,
+            (config.client_id, config.client_secret),
+            config.client_authentication,
+            within_seconds=config.timeout,
+            forward=services.forward,
+            now=now,
+            metrics=services.metrics,
+        )
+        sizes = services.metrics.gauge(
+            "tallygate_introspection_remembered", "Tokens remembered, by whether they are active.", ("state",)
+        )
+        most = config.cache.max_tokens
+        self._active: Expiring[_Known] = Expiring(most, now, GaugePart(sizes.labels("active")))
+        self._inactive: Expiring[bool] = Expiring(most, now, GaugePart(sizes.labels("inactive")))
+        self._questions: SingleFlight[Consumer | None] = SingleFlight(
+            "introspection", services.background, config.max_in_flight
+        )
+
+    def inherit(self, previous: Tokens) -> None:
+        """Go on with what is known."""
+        self._key, self._active, self._inactive = previous._key, previous._active, previous._inactive
+
+    def retain(self) -> None:
+        self._active.retain()
+        self._inactive.retain()
+
+    def release(self) -> None:
+        self._active.release()
+        self._inactive.release()
+
+    def presented(self, token: str) -> Presented:
+        """A token, made ready."""
+        return Presented(token, blake2b(token.encode(), key=self._key, digest_size=32).digest())
+
+    def known(self, digest: bytes) -> Consumer | None:
+        """Who holds the token, if that need not be asked."""
+        known = self._active.get(digest)
+        return known.consumer if known is not None and self._clock.monotonic() < known.fresh_until else None
+
+    async def ask(self, presented: Presented) -> Consumer | None:
+        """Who holds the token; None if it is not active. Raises IssuerDown, and Overloaded."""
+        if self._inactive.get(presented.digest):
+            return None
+        try:
+            return await self._questions.join(presented.digest, lambda: self._ask(presented))
+        except IssuerDown:
+            stale = self._active.get(presented.digest)
+            if stale is None:
+                raise
+            return stale.consumer
+
+    async def _ask(self, presented: Presented) -> Consumer | None:
+        answer = await self._endpoint.ask(presented.token)
+        now, cache = self._clock.nanos() / 1e9, self._config.cache
+        try:
+            consumer, expires = self._read(answer, now)
+        except ValueError:  # not for us, whatever else it may be
+            self._active.drop(presented.digest)
+            self._inactive.put(presented.digest, True, cache.inactive)
+            return None
+        left = float("inf") if expires is None else expires - now
+        known = _Known(consumer, self._clock.monotonic() + min(cache.active, left))
+        self._active.put(presented.digest, known, min(cache.active + cache.max_staleness, left))
+        return consumer
+
+    def _read(self, answer: dict[str, Any], now: float) -> tuple[Consumer, float | None]:
+        """Who the answer is about, and when the token ends. Raises ValueError for a token that is not to be taken."""
+        if not answer["active"] or answer.get("cnf") is not None:
+            raise ValueError("not active, or bound to a key")
+        kind = answer.get("token_type", "bearer")
+        if not isinstance(kind, str) or kind.lower() not in _BEARERS:
+            raise ValueError("not a bearer token")
+        expires, begins = moment_of(answer, "exp"), moment_of(answer, "nbf")
+        if (expires is not None and expires <= now) or (begins is not None and begins > now):
+            raise ValueError("not valid now")
+        issuer = answer.get("iss")
+        if self._issuers is not None and (not isinstance(issuer, str) or issuer not in self._issuers):
+            raise ValueError("another issuer")
+        if not is_for(answer, self._audiences):
+            raise ValueError("another audience")
+        return self._mapping.consumer(answer), expires
+
+
+def _set(texts: OneOrMore | None) -> frozenset[str] | None:
+    return None if texts is None else frozenset([texts] if isinstance(texts, str) else texts)

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.authentication import Authenticator
+from gateway.config.configuration import ConfigError, load
+from gateway.config.description import describe
+from gateway.config.diff import differences
+from gateway.consumers import Consumer
+from gateway.edge.runtime import Runtime
+from gateway.exchange import Exchange, Request
+from gateway.plugin import PluginConfig
+from gateway.problem import StoreDown
+from plugins.anonymous import Anonymous
+from plugins.any_of import AnyOf
+from plugins.basic_auth import BasicAuth
+from plugins.key_auth import KeyAuth
+from tests.fixtures.configuration import here
+from tests.fixtures.lasting import lasting_in
+from tests.play import KEY, Played, Stage, ask
+
+__all__ = ["here"]
+
+GUEST = {"organization": "public"}
+
+
+def any_of(stage: Stage, *parts: Authenticator[Any]) -> AnyOf:
+    plugin = stage.make(AnyOf, plugins=[{"key_auth": {}}])
+    assert isinstance(plugin, AnyOf)
+    plugin.parts = parts
+    return plugin
+
+
+def all_three(stage: Stage) -> AnyOf:
+    return any_of(stage, stage.make(KeyAuth), stage.make(BasicAuth), stage.make(Anonymous, **GUEST))  # type: ignore[arg-type]
+
+
+async def played(stage: Stage, request: Request) -> Played:
+    return await stage.play(all_three(stage), request=request)
+
+
+async def test_the_credential_that_is_there_decides(stage: Stage):
+    assert (await played(stage, ask(x_api_key=KEY))).exchange.consumer.name == "bob"
+    assert (await played(stage, ask())).exchange.consumer.name == "anonymous"
+    assert (await played(stage, ask())).seen_upstream.identity == (  # type: ignore[union-attr]
+        b"X-Tallygate-Consumer: anonymous\r\nX-Tallygate-Organization: public\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ask(x_api_key=KEY[:-1]),
+        ask(x_api_key=""),
+        ask(authorization="Bearer tg_live_no"),
+        ask(authorization="Basic YTpi"),
+        ask(authorization="Basic"),
+        ask(authorization="basic ?"),
+        ask(authorization="Digest a=b"),
+        ask(authorization="Bearer something.else"),
+        ask(authorization=""),
+        ask(x_api_key=KEY[:-1], authorization="Basic YTpi"),
+    ],
+)
+async def test_what_is_not_valid_is_never_taken_for_nothing(stage: Stage, request_: Request):
+    outcome = await played(stage, request_)
+    assert outcome.response.status == 401
+    assert outcome.seen_upstream is None
+    assert outcome.exchange.consumer is None
+
+
+async def test_the_first_in_the_list_that_finds_its_kind_decides(stage: Stage):
+    keys_first = await played(stage, ask(x_api_key=KEY, authorization="Basic YTpi"))
+    assert keys_first.exchange.consumer.name == "bob"
+    basic_first = any_of(stage, stage.make(BasicAuth), stage.make(KeyAuth))  # type: ignore[arg-type]
+    outcome = await stage.play(basic_first, request=ask(x_api_key=KEY, authorization="Basic YTpi"))
+    assert outcome.response.status == 401
+
+
+async def test_without_any_each_says_what_it_wants_in_a_field_of_its_own(stage: Stage):
+    plugin = any_of(stage, stage.make(KeyAuth), stage.make(BasicAuth, realm="books"))  # type: ignore[arg-type]
+    outcome = await stage.play(plugin, request=ask())
+    assert outcome.response.status == 401
+    assert outcome.response.headers.getall("www-authenticate") == [
+        'Bearer realm="tallygate"',
+        'Basic realm="books", charset="UTF-8"',
+    ]
+
+
+class Waiting(Authenticator[PluginConfig]):
+    """Has to wait before it knows: `answer` is a consumer, nothing, or what goes wrong."""
+
+    answer: Consumer | Exception | None = None
+
+    def authenticate(self, exchange: Exchange) -> Awaitable[Consumer | None]:
+        return self._wait()
+
+    async def _wait(self) -> Consumer | None:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+async def test_one_that_has_to_wait_takes_its_turn(stage: Stage):
+    first, second = stage.make(Waiting), stage.make(Waiting)
+    assert isinstance(first, Waiting)
+    assert isinstance(second, Waiting)
+    plugin = any_of(stage, first, second, stage.make(KeyAuth))  # type: ignore[arg-type]
+    assert (await stage.play(plugin, request=ask(x_api_key=KEY))).exchange.consumer.name == "bob"
+    assert (await stage.play(plugin, request=ask())).response.status == 401
+    second.answer = Consumer("eve", "acme")
+    assert (await stage.play(plugin, request=ask(x_api_key=KEY))).exchange.consumer.name == "eve"
+    first.answer = StoreDown()
+    assert (await stage.play(plugin, request=ask(x_api_key=KEY))).response.status == 503
+
+
+# Its options
+
+TEXT = """\
+listeners: [{bind: 127.0.0.1:8080}]
+upstreams: {demo: {targets: ["http://127.0.0.1:9001"]}}
+routes:
+  - name: one
+    upstream: demo
+    plugins:
+      - any_of:
+          plugins:
+"""
+
+
+def loaded(*lines: str) -> Any:
+    Path("gateway.yaml").write_text(TEXT + "".join(f"            - {line}\n" for line in lines))
+    return load("gateway.yaml", {"SECRET": "hunter2"})
+
+
+def complaints(*lines: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        loaded(*lines)
+    return caught.value.errors
+
+
+def test_what_is_wrong_inside_is_said_with_its_line(here: Path) -> None:
+    assert complaints(
+        "key_auth: {headr: x}",
+        "compress:",
+        "basic_auth: {remember: 5}",
+        "any_of: {plugins: [key_auth: {}]}",
+        "anonymous:",
+        "key_oath:",
+        "key_auth",
+    ) == [
+        'gateway.yaml:9: routes[0].plugins.any_of.plugins.key_auth: unknown key "headr" (did you mean "header"?)',
+        (
+            "gateway.yaml:10: routes[0].plugins.any_of.plugins.compress: does not say who calls: "
+            "any_of takes authenticators"
+        ),
+        (
+            "gateway.yaml:11: routes[0].plugins.any_of.plugins.basic_auth.remember: not a duration: 5 "
+            "(write 250ms, 30s, 5m, 1h or 7d)"
+        ),
+        (
+            "gateway.yaml:12: routes[0].plugins.any_of.plugins.any_of: any_of inside any_of says no more than one list "
+            "does: list these plugins in the outer one"
+        ),
+        'gateway.yaml:13: routes[0].plugins.any_of.plugins.anonymous: missing key "organization"',
+        (
+            'gateway.yaml:14: routes[0].plugins.any_of.plugins.key_oath: unknown plugin "key_oath" '
+            '(did you mean "key_auth"?)'
+        ),
+        "gateway.yaml:15: routes[0].plugins.any_of.plugins[6]: a plugin is an entry with a colon: `- key_auth:`",
+    ]
+
+
+def test_a_list_of_plugins_is_a_list_and_not_empty(here: Path) -> None:
+    Path("gateway.yaml").write_text(TEXT.replace("\n          plugins:", " {plugins: }"))
+    with pytest.raises(ConfigError, match=r"any_of.plugins: must be a list, not empty"):
+        load("gateway.yaml", {})
+    Path("gateway.yaml").write_text(TEXT.replace("\n          plugins:", " {plugins: []}"))
+    with pytest.raises(ConfigError, match=r"any_of.plugins: needs at least 1 item"):
+        load("gateway.yaml", {})
+
+
+def test_one_that_does_more_than_say_who_calls_stands_on_its_own() -> None:
+    class Chatty(Authenticator[PluginConfig]):
+        def on_finish(self, exchange: Exchange) -> None: ...
+
+    class Wilful(Authenticator[PluginConfig]):
+        def on_request(self, exchange: Exchange) -> None: ...
+
+    for kind in (Chatty, Wilful):
+        assert "on its own" in (AnyOf.refuses_part(kind, PluginConfig()) or "")
+    assert AnyOf.refuses_part(Waiting, PluginConfig()) is None
+
+
+def test_the_same_kind_may_stand_there_twice_and_secrets_are_not_shown(here: Path) -> None:
+    introspection = (
+        "introspection: {upstream: demo, path: /i, client_id: %s, client_secret: %s, claims: {organization: o}}"
+    )
+    config = loaded(
+        introspection % ("a", "literal"), introspection % ("b", '"${SECRET}"'), "anonymous: {organization: o}"
+    )
+    described = describe(config)
+    assert described["route one, plugin any_of"] == {"plugins": "introspection, introspection, anonymous"}
+    assert described["route one, plugin any_of, plugin introspection"]["client_secret"] == "(hidden)"
+    assert described["route one, plugin any_of, plugin introspection (2)"]["client_secret"] == "${SECRET}"
+    assert "hunter2" not in repr(described)
+    assert "literal" not in repr(described)
+
+
+def test_letting_strangers_in_takes_authentication_away(here: Path) -> None:
+    guarded, opened = describe(loaded("key_auth:")), describe(loaded("key_auth:", "anonymous: {organization: o}"))
+    assert guarded["route one"]["guarded by authentication"] == "any_of"
+    assert "! route one: authentication removed (it was any_of)" in map(str, differences(guarded, opened))
+
+
+async def test_its_parts_begin_end_and_inherit_like_any_plugin(here: Path, tmp_path: Path) -> None:
+    async with lasting_in(tmp_path / "journal") as lasting:
+        config = loaded("key_auth:", "basic_auth:")
+        first = await Runtime.build(config, lasting)
+        second = await Runtime.build(config, lasting, first)
+        before, after = (
+            next(placed.plugin for placed in runtime._plugins.values() if isinstance(placed.plugin, BasicAuth))
+            for runtime in (first, second)
+        )
+        assert after is not before
+        assert after._logins._right is before._logins._right  # type: ignore[attr-defined]
+        assert after._logins._right._users == 2  # type: ignore[attr-defined]
+        await first.stop(lambda: [second])
+        assert after._logins._right._users == 1  # type: ignore[attr-defined]
+        await second.stop(list)
