@@ -14,6 +14,9 @@ from gateway.metering.segment import LARGEST_RECORD, Segment
 RETRY_SECONDS: Final = 0.1
 """How long after a failed attempt to make a segment the next one is worth its time."""
 
+AHEAD: Final = 128
+"""Records that there is to be room for at least, or one whole segment: making one may take its time."""
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -59,9 +62,10 @@ class Spares:
 
     def keep(self, room: int) -> None:
         """Makes a segment ahead, or gives one back, according to how many records may still be promised."""
-        if room < self.records_each // 2:
+        wanted = max(self.records_each // 2, min(self.records_each, AHEAD))
+        if room < wanted:
             self.make_ahead()
-        elif room > 3 * self.records_each:
+        elif room > wanted + 2.5 * self.records_each:
             self.give_back()
 
     def ready_for(self, records: int) -> bool:
