@@ -28,7 +28,7 @@ import uvloop
 
 from gateway.billing.database import WORKER, Database
 from gateway.billing.intake import Intake
-from gateway.billing.migration import migrate
+from gateway.migration import migrate
 from gateway.billing.options import BillingOptions
 from gateway.billing.record import Delivered, Record, columns, examine, unpack
 from gateway.clock import Clock

@@ -1,225 +1,24 @@
-"""Database: the only door to asyncpg. A pool of connections that act as one role, and queries known by name.
-
-Every statement has a deadline on both sides: the server gives it up (`statement_timeout`), and where the server
-itself is stuck the connection is dropped. Errors leave here under names that say what a caller can do.
-"""
+"""Database: PostgreSQL as billing sees it: the roles that it acts as, and its statements."""
 
 from __future__ import annotations
 
-import re
-from asyncio import timeout
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import resources
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-import asyncpg
-from asyncpg.pgproto.pgproto import UUID
+from gateway import postgres
+from gateway.postgres import Connection, DatabaseUnavailable, Retry, Row, Taken, Unacceptable, Uuid, parse_queries
 
-Row: TypeAlias = Mapping[str, Any]
-Uuid: TypeAlias = UUID
-"""asyncpg's own UUID: made of 16 bytes in a tenth of the time that the standard one takes."""
+__all__ = ["Connection", "Database", "DatabaseUnavailable", "Retry", "Row", "Taken", "Unacceptable", "Uuid"]
 
 WORKER: Final = "tallygate_worker"
 READER: Final = "tallygate_reader"
 
-_CONNECT_SECONDS: Final = 5.0
-_GRACE_SECONDS: Final = 2.0
-"""How much longer than the server's own timeout a statement may take before its connection is dropped."""
-_SETTINGS: Final = {
-    "application_name": "tallygate",
-    "timezone": "UTC",
-    "plan_cache_mode": "force_custom_plan",  # a plan must know how long its arrays are, and which day it looks at
-    "jit": "off",  # compiling takes longer than any statement here runs
-    "tcp_keepalives_idle": "5",  # a worker whose machine is gone must not keep its shards
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "3",
-}
-
-
-class DatabaseUnavailable(Exception):
-    """PostgreSQL did not answer, or not in time, or cannot do this at present. Try again later."""
-
-
-class Retry(Exception):
-    """The transaction lost against another one and left nothing behind. Try again at once."""
-
-
-class Taken(Retry):
-    """A row with this unique key exists already."""
-
-
-class Unacceptable(Exception):
-    """PostgreSQL will never take these values: a poisoned record is among them."""
-
-
-def _rename(error: Exception) -> Exception | None:
-    """What a foreign exception means here; None for one that is a bug. Classes of SQLSTATE: PostgreSQL, appendix A."""
-    if not isinstance(error, asyncpg.PostgresError):
-        # A value that does not fit its type is refused by asyncpg itself, as InterfaceError and ValueError at once.
-        return (Unacceptable if isinstance(error, ValueError) else DatabaseUnavailable)(str(error) or repr(error))
-    state = error.sqlstate or "XX000"
-    if state == "23514" and error.constraint_name is None:
-        return Retry(str(error))  # no partition takes the row: its day has to be opened first
-    if state == "23505":
-        return Taken(str(error))
-    if state[:2] in {"22", "23", "54"}:
-        return Unacceptable(str(error))
-    if state[:2] in {"40", "55"}:
-        return Retry(str(error))
-    if state in {"42P01", "42703", "42883", "42501"}:
-        return DatabaseUnavailable(f"{error} (is the schema up to date? `tallygate migrate`)")
-    return None if state[:2] in {"0A", "21", "26", "34", "42"} else DatabaseUnavailable(str(error))
-
-
-@contextmanager
-def _door() -> Iterator[None]:
-    try:
-        yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        renamed = _rename(error)
-        if renamed is None:
-            raise
-        raise renamed from error
-
-
-@contextmanager
-def _connecting() -> Iterator[None]:
-    """Whatever keeps a connection from opening is nothing that another batch could mend."""
-    try:
-        with _door():
-            yield
-    except (Unacceptable, Retry) as error:
-        raise DatabaseUnavailable(f"{error} (has `tallygate migrate` been run?)") from error
-
-
-def parse_queries(text: str) -> dict[str, str]:
-    """The statements of a file by name: each follows a line `-- name: …`; other comments stay with it.
-
-    What follows `-- part: …` is no statement, but put in where `{…}` names it. Raises ValueError for a name that
-    occurs twice, KeyError for a part that does not exist.
-    """
-    parts: dict[str, str] = {}
-    queries: dict[str, str] = {}
-    pattern = r"^-- (name|part): (\w+)\n(.*?)(?=^-- (?:name|part): |\Z)"
-    for kind, name, body in re.findall(pattern, text, re.MULTILINE | re.DOTALL):
-        if name in queries or name in parts:
-            raise ValueError(f"query {name!r} is defined twice")
-        whole = re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], body.strip())
-        (queries if kind == "name" else parts)[name] = whole
-    return queries
-
-
 QUERIES: Final = parse_queries(resources.files(__package__).joinpath("queries.sql").read_text("utf-8"))
 
 
-def _drop(connection: asyncpg.Connection) -> None:
-    """Closes it without a word: a reply may still be on its way, and nobody may get this connection after us."""
-    with suppress(asyncpg.InterfaceError):  # it was closed by the server, and the pool has noticed
-        connection.terminate()
-
-
-class Connection:
-    """A connection that knows the queries by name. Each call raises DatabaseUnavailable, Retry or Unacceptable."""
-
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self.raw = connection
-
-    async def rows(self, query: str, *arguments: object) -> list[Row]:
-        """All rows of a query."""
-        with _door():
-            rows: list[Row] = await self.raw.fetch(QUERIES[query], *arguments)
-            return rows
-
-    async def value(self, query: str, *arguments: object) -> Any:
-        """The first column of a query's first row, or None."""
-        with _door():
-            return await self.raw.fetchval(QUERIES[query], *arguments)
-
-    async def run(self, query: str, *arguments: object) -> None:
-        """A statement for its effect."""
-        with _door():
-            await self.raw.execute(QUERIES[query], *arguments)
-
-    async def script(self, text: str) -> None:
-        """Several statements of a file's text; errors of the text itself pass as they are."""
-        with _door():
-            await self.raw.execute(text)
-
-    @asynccontextmanager
-    async def atomic(self) -> AsyncIterator[None]:
-        """All of it or nothing: a transaction, or within one a savepoint."""
-        with _door():
-            async with self.raw.transaction():
-                yield
-
-
-@asynccontextmanager
-async def login(url: str) -> AsyncIterator[Connection]:
-    """One connection that acts as whoever `url` names, and whose statements may take as long as they need."""
-    with _connecting():
-        raw = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, server_settings=_SETTINGS)
-    try:
-        yield Connection(raw)
-    finally:
-        await raw.close(timeout=_GRACE_SECONDS)
-
-
-class Database:
-    """Connections to one database, acting as one role; an async context manager that closes them at its end.
-
-    They are opened when used: a server that is down is no error before.
-    """
+class Database(postgres.Database):
+    """Connections that act as one role and know the statements of billing."""
 
     def __init__(self, url: str, role: str, *, connections: int = 1, statement_timeout: float = 10.0) -> None:
         """`statement_timeout` in seconds."""
-        self._deadline = statement_timeout + _GRACE_SECONDS
-        self._options = {
-            "dsn": url,
-            "min_size": 0,
-            "max_size": connections,
-            "command_timeout": self._deadline,
-            "timeout": _CONNECT_SECONDS,
-            "server_settings": _SETTINGS | {"role": role, "statement_timeout": str(int(statement_timeout * 1000))},
-        }
-
-    async def __aenter__(self) -> Database:
-        """Raises ValueError for what is not a URL of PostgreSQL."""
-        self._pool: asyncpg.Pool = await asyncpg.create_pool(**self._options)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        try:
-            async with timeout(_GRACE_SECONDS):
-                await self._pool.close()
-        except TimeoutError:
-            self._pool.terminate()
-
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[Connection]:
-        """A connection without a transaction: for single statements, or for locks that live as long as it does."""
-        with _connecting():
-            raw = await self._pool.acquire(timeout=self._deadline)
-        try:
-            yield Connection(raw)
-        except DatabaseUnavailable:
-            _drop(raw)
-            raise
-        finally:
-            with _door():
-                await self._pool.release(raw, timeout=_GRACE_SECONDS)
-
-    @asynccontextmanager
-    async def transaction(self, *, isolation: str | None = None) -> AsyncIterator[Connection]:
-        """A connection in a transaction: committed at the end, rolled back if anything is raised, cancellation too.
-
-        `isolation` as asyncpg writes it, such as `repeatable_read`.
-        """
-        async with self.session() as session:
-            with _door():
-                async with session.raw.transaction(isolation=isolation):
-                    try:
-                        yield session
-                    except DatabaseUnavailable:
-                        _drop(session.raw)  # it would not answer ROLLBACK either
-                        raise
+        super().__init__(url, role, QUERIES, connections=connections, statement_timeout=statement_timeout)

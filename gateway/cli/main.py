@@ -22,7 +22,6 @@ from gateway import __version__, keys, log
 from gateway.background import Background
 from gateway.billing import report, worker
 from gateway.billing.database import DatabaseUnavailable
-from gateway.billing.migration import MigrationRefused, migrate
 from gateway.billing.reconcile import reconcile
 from gateway.cli.admin_client import AdminUnreachable
 from gateway.cli.config import add_commands, takes_config
@@ -32,6 +31,7 @@ from gateway.config.configuration import ConfigError, GatewayConfig, load
 from gateway.edge import app
 from gateway.metering.directory import JournalUnusable
 from gateway.metrics import Metrics
+from gateway.migration import MigrationRefused, migrate
 from gateway.node.processes import StartFailed, run_edge
 from gateway.node.up import run_up
 from gateway.stores.address import postgres_url

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.billing import database as door
-from gateway.billing.database import QUERIES, WORKER, Database, DatabaseUnavailable, Retry, Unacceptable, parse_queries
+from gateway.billing.database import QUERIES, WORKER, Database, DatabaseUnavailable, Retry, Unacceptable
+from gateway.postgres import parse_queries
 
 
 def test_queries_are_found_by_name():

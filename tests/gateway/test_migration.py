@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from gateway.billing.database import READER, WORKER, Database, DatabaseUnavailable
-from gateway.billing.migration import MigrationRefused, migrate, outstanding, schema_files
+from gateway.migration import MigrationRefused, migrate, outstanding, schema_files
 from tests.fixtures.postgres import fetch, run_sql
 
 
