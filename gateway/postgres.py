@@ -172,10 +172,10 @@ class Connection:
             await self.raw.execute(text)
 
     @asynccontextmanager
-    async def atomic(self) -> AsyncIterator[None]:
-        """All of it or nothing: a transaction, or within one a savepoint."""
+    async def atomic(self, *, isolation: str | None = None) -> AsyncIterator[None]:
+        """All of it or nothing: a transaction, or within one a savepoint. `isolation` as asyncpg writes it."""
         with _door():
-            async with self.raw.transaction():
+            async with self.raw.transaction(isolation=isolation):
                 yield
 
 

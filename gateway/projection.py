@@ -36,6 +36,7 @@ LONGEST_STREAM: Final = 10_000
 """Changes that are kept, about. Who is further behind than that starts afresh."""
 
 RevocationKind = Literal["jti", "session", "subject"]
+ChangeKind = Literal["key", "organization", "revocation", "all"]
 
 
 class KeyLimit(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,7 +99,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     v: int = VERSION
     sequence: int
-    kind: Literal["key", "organization", "revocation", "all"]
+    kind: ChangeKind
     ids: tuple[str, ...] = ()
     expires_at: tuple[int, ...] = ()
 

@@ -120,23 +120,14 @@ class Api:
             raise BadRequest("This operation takes no body.")
         version = asking.version_of(request.headers.getall("if-match", [])) if operation.versioned else None
         repetition = _repetition(operation, request, who, raw)
-        organization, name = names.get("organization"), names.get("name", "")
+        organization: str | None = names.get("organization")
+        name = names.get("name", "")
         async with acting_for(self._database, who.tenant, actor=who.name, request=request[_REQUEST]) as connection:
             tenant = await _narrowed(connection, operation, who, organization)
             if operation.collection is ORGANIZATIONS:
-                organization, name = None, organization or ""
-            call = Call(
-                connection,
-                operation.collection,
-                who,
-                self._clock,
-                organization,
-                name,
-                body,
-                version,
-                page.after,
-                page.limit,
-            )
+                organization, name = None, names.get("organization", "")
+            place = (connection, operation.collection, who, self._clock, organization, name)
+            call = Call(*place, body, version, page.after, page.limit)
             if repetition is None:
                 return _response(operation, await operation.handler(call))
             return await _once(operation, call, repetition, tenant)
@@ -155,6 +146,8 @@ class Api:
             response = _refusal(error, request)
         finally:
             self._room += 1
+        if not request.content.is_eof():
+            response.force_close()  # what is left of the body is nobody's
         self._requests.labels(request.match_info.route.name or "other", str(response.status)).inc()
         return response
 

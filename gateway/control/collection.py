@@ -97,8 +97,8 @@ def statements() -> dict[str, str]:
     """What is done with each collection, by names such as `team.list`.
 
     Their arguments begin with the organization, unless the collection is of the platform. `list`: a name to begin
-    behind, and how many. `read`: the name. `make`: members. `change`: name, version, members. `remove`: name, version.
-    Members are a JSON object. No text of a client ever becomes part of a statement.
+    behind, and how many. `read`: the name. `make`: members. `change`: name, version, members. `remove`: name, version;
+    these two return nothing where it is not in this version. Members are a JSON object. No text of a client ever becomes part of a statement.
     """
     return {f"{each.kind}.{verb}": text for each in COLLECTIONS for verb, text in _statements(each).items()}
 
@@ -122,6 +122,6 @@ def _statements(of: Collection) -> dict[str, str]:
         "read": f"select row_to_json(r)::text as document, version from ({whole}name = {a}) as r",
         "make": f"insert into {table} ({columns}) select {values} from jsonb_populate_record(null::{table}, {a})",
         "change": f"update {table} as t set ({changing}, version, updated_at) = ({changed})"
-        f" where {home}name = {a} and version = {b}",
-        "remove": f"delete from {table} where {home}name = {a} and version = {b}",
+        f" where {home}name = {a} and version = {b} returning true",
+        "remove": f"delete from {table} where {home}name = {a} and version = {b} returning true",
     }

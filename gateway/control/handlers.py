@@ -138,18 +138,16 @@ async def change(call: Call) -> Answer:
         await _check_roles(call, before | members)
     try:
         async with call.connection.atomic():
-            await call.connection.run(
-                f"{of.kind}.change", *call.home, call.name, call.version, _encode(members).decode()
-            )
+            arguments = (*call.home, call.name, call.version, _encode(members).decode())
+            changed = await call.connection.value(f"{of.kind}.change", *arguments)
     except Taken:
         raise AlreadyExists("The organization has another one that counts.") from None
     except Referenced as error:
         raise InvalidValues("Something that it names does not exist.") from error
-    await giving.check(of, call.connection, call.principal, call.organization, call.name)
-    changed = await read(call)
-    if changed.version == call.version:
+    if not changed:  # somebody else was quicker
         raise VersionMismatch
-    return changed
+    await giving.check(of, call.connection, call.principal, call.organization, call.name)
+    return await read(call)
 
 
 async def remove(call: Call) -> Answer:
@@ -159,9 +157,11 @@ async def remove(call: Call) -> Answer:
             raise InUse(f"It is given to {row['place']}.")
     try:
         async with call.connection.atomic():
-            await call.connection.run(f"{call.of.kind}.remove", *call.home, call.name, call.version)
+            removed = await call.connection.value(f"{call.of.kind}.remove", *call.home, call.name, call.version)
     except Referenced:
         raise InUse from None
+    if not removed:
+        raise VersionMismatch
     return Answer(None)
 
 

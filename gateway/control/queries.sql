@@ -115,19 +115,15 @@ select generation, sequence from publication
 update publication set generation = $1, sequence = $2
 
 -- name: outbox
-select id, kind, organization, name, digest from outbox order by id limit $1
-
--- name: outbox_end
-select coalesce(max(id), 0) from outbox
-
--- name: outbox_size
-select count(*) from (select from outbox limit $1) as waiting
+select id, kind, organization, name, digest, extract(epoch from created_at)::float8 as created_at
+from outbox order by id limit $1
 
 -- name: forget_published
 delete from outbox where id = any ($1::bigint[])
 
--- name: forget_outbox_until
-delete from outbox where id <= $1
+-- name: forget_outbox
+-- In a transaction with a snapshot: all that it sees, and nothing that was committed since.
+delete from outbox
 
 -- name: secrets_of_digests
 {secret} where digest = any ($1::bytea[])
@@ -157,22 +153,20 @@ delete from outbox where id <= $1
 where coalesce(revoked_at, expires_at, extract(epoch from now())) > extract(epoch from now() - interval '30 days')
 order by digest
 
--- name: organizations
+-- part: organization
 select organization.name, organization.disabled, coalesce(subscription.name, '') as subscription,
        coalesce(subscription.plan, '') as plan
 from organization
 left join subscription on subscription.organization = organization.name and subscription.ended_at is null
+
+-- name: organizations
+{organization}
 where organization.name = any ($1::text[])
 
--- name: organization_names
-select name from organization order by name
-
--- name: organizations_by_digest
-select organization.name, organization.disabled, coalesce(subscription.name, '') as subscription,
-       coalesce(subscription.plan, '') as plan, sha256(convert_to(organization.name, 'UTF8')) as digest
-from organization
-left join subscription on subscription.organization = organization.name and subscription.ended_at is null
-order by digest
+-- name: all_organizations
+-- In the order of the SHA-256 of their names.
+{organization}
+order by sha256(convert_to(organization.name, 'UTF8'))
 
 -- name: roles_of_organizations
 -- Roles of these organizations, and under the name '' those of all.
@@ -186,7 +180,7 @@ from token_revocation where expires_at > now()
 
 -- name: revocations_named
 select kind || ':' || token as token, extract(epoch from expires_at)::bigint as expires_at
-from token_revocation where name = any ($1::text[]) and expires_at > now()
+from token_revocation where kind || ':' || token = any ($1::text[]) and expires_at > now()
 
 -- name: forget_answers
 delete from idempotent_answer where created_at < now() - interval '1 day'

@@ -229,7 +229,8 @@ create table outbox (
   kind        text        not null,
   organization text collate "C",
   name        text collate "C" not null,
-  digest      bytea
+  digest      bytea,
+  created_at  timestamptz not null default clock_timestamp()
 );
 
 -- How far the publisher is: the generation and sequence that Redis has at least.

@@ -1,0 +1,19 @@
+"""What the tests of the control plane share: a migrated PostgreSQL and the API on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.fixtures.control import Client, serving
+from tests.fixtures.postgres import database_url, empty_database, postgres_server
+from tests.fixtures.valkey import redis, valkey, valkey_process
+
+__all__ = ["database_url", "empty_database", "postgres_server", "redis", "valkey", "valkey_process"]
+
+
+@pytest.fixture
+async def client(database_url: str) -> AsyncIterator[Client]:
+    async with serving(database_url) as client:
+        yield client
