@@ -155,16 +155,16 @@ class Connection:
         def hear(*_: object) -> None:
             notified()
 
-        self.raw.add_termination_listener(hear)
+        with _door():
+            self.raw.add_termination_listener(hear)
+            await self.raw.add_listener(channel, hear)
         try:
-            with _door():
-                await self.raw.add_listener(channel, hear)
             yield
         finally:
-            self.raw.remove_termination_listener(hear)
-            if not self.raw.is_closed():
-                with _door():
-                    await self.raw.remove_listener(channel, hear)
+            # A connection that was closed meanwhile has no listeners any more.
+            with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError):
+                self.raw.remove_termination_listener(hear)
+                await self.raw.remove_listener(channel, hear)
 
     async def script(self, text: str) -> None:
         """Several statements of a file's text; errors of the text itself pass as they are."""

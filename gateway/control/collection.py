@@ -98,7 +98,9 @@ def statements() -> dict[str, str]:
 
     Their arguments begin with the organization, unless the collection is of the platform. `list`: a name to begin
     behind, and how many. `read`: the name. `make`: members. `change`: name, version, members. `remove`: name, version;
-    these two return nothing where it is not in this version. Members are a JSON object. No text of a client ever becomes part of a statement.
+    these two return nothing where it is not in this version.
+
+    Members are a JSON object. No text of a client ever becomes part of a statement.
     """
     return {f"{each.kind}.{verb}": text for each in COLLECTIONS for verb, text in _statements(each).items()}
 
