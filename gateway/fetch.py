@@ -45,18 +45,31 @@ class Fetch:
 
     async def get(self, url: str, *, within: float, limit: int, fields: Mapping[str, str] | None = None) -> Fetched:
         """GET `url` with these header fields; the body may hold `limit` bytes. Raises FetchFailed."""
-        async with self._ask(url, within, fields) as response:
-            body = bytearray()
+        return await self.send("GET", url, within=within, limit=limit, fields=fields)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        within: float,
+        limit: int,
+        fields: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Fetched:
+        """A request of any method, with a body; the answer's may hold `limit` bytes. Raises FetchFailed."""
+        async with self._ask(method, url, within, fields, body) as response:
+            answer = bytearray()
             async for piece in response.content.iter_chunked(_READ_AT_ONCE):
-                body += piece
-                if len(body) > limit:
+                answer += piece
+                if len(answer) > limit:
                     raise FetchFailed(f"the answer holds more than {limit} bytes")
             fields_back = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
-            return Fetched(response.status, Headers(fields_back), bytes(body))
+            return Fetched(response.status, Headers(fields_back), bytes(answer))
 
     async def status(self, url: str, *, within: float, fields: Mapping[str, str] | None = None) -> int:
         """GET `url` for the status alone; the body is not waited for. Raises FetchFailed."""
-        async with self._ask(url, within, fields) as response:
+        async with self._ask("GET", url, within, fields) as response:
             return response.status
 
     async def close(self) -> None:
@@ -66,7 +79,9 @@ class Fetch:
             await session.close()
 
     @asynccontextmanager
-    async def _ask(self, url: str, within: float, fields: Mapping[str, str] | None) -> AsyncIterator[ClientResponse]:
+    async def _ask(
+        self, method: str, url: str, within: float, fields: Mapping[str, str] | None, body: bytes | None = None
+    ) -> AsyncIterator[ClientResponse]:
         if self._session is None:  # made where a loop runs
             self._session = ClientSession(
                 connector=TCPConnector(limit=_CONNECTIONS, force_close=True),
@@ -77,7 +92,8 @@ class Fetch:
                 headers={"user-agent": "tallygate", "accept-encoding": "identity"},
             )
         try:
-            async with timeout(within), self._session.get(url, headers=fields, allow_redirects=False) as response:
+            asking = self._session.request(method, url, headers=fields, data=body, allow_redirects=False)
+            async with timeout(within), asking as response:
                 try:
                     yield response
                 finally:

@@ -19,6 +19,7 @@ from gateway import keys
 from gateway.child import Child, ChildFailed, Launch
 from gateway.config.configuration import GatewayConfig
 from gateway.config.snapshot import Snapshot
+from gateway.downstream.listener import parse_bind
 from gateway.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey
 from gateway.node.edge_process import FLUSH_SECONDS
 from gateway.node.interruption import Interruption
@@ -60,7 +61,9 @@ class Stack:
         self._demo = _demo(config) if demo else None
         self._snapshot = Snapshot(config.source)
         self._workers = [self._worker(number) for number in range(config.billing.workers)]
-        self._companions = [*([self._demo] if self._demo is not None else []), *self._workers]
+        self._control = self._control_plane() if config.control.enabled else None
+        optional = [child for child in (self._demo, self._control) if child is not None]
+        self._companions = [*optional, *self._workers]
         self.supervisor = Supervisor(config, path, run, companions=self._companions, program=program)
         self._closing = contextlib.AsyncExitStack()
         self._closing.callback(self._snapshot.close)
@@ -92,6 +95,7 @@ class Stack:
             ("gateway", "  ".join(f"http://{_reachable(address)}" for address in self.supervisor.addresses)),
             ("admin", f"http://{_reachable(self.supervisor.admin_address)}  /health /ready /metrics /routes"),
             *([("demo", self._config.upstreams[DEMO_UPSTREAM].targets[0].url)] if self._demo is not None else []),
+            *self._where_control_is(),
             *([("Valkey", f"embedded; URL in {self._valkey.url_file}")] if self._valkey is not None else []),
             *([("PostgreSQL", f"embedded; URL in {self._postgres.url_file}")] if self._postgres is not None else []),
             *self._things_to_try(),
@@ -102,6 +106,11 @@ class Stack:
         return (
             f"Tallygate is up: {count} edge and {len(self._workers)} billing processes. Ctrl-C stops it.\n\n{lines}\n"
         )
+
+    def _where_control_is(self) -> Iterator[tuple[str, str]]:
+        if self._control is not None:
+            options = self._config.control
+            yield "control", f"http://{_reachable(options.bind)}  bootstrap token in {options.token_file}"
 
     def _things_to_try(self) -> Iterator[tuple[str, str]]:
         digest = keys.digest(DEMO_KEY).hex()
@@ -131,10 +140,17 @@ class Stack:
         await self.supervisor.stop(self.supervisor.config.drain_timeout)
 
     def _worker(self, number: int) -> Child:
+        return self._service(f"worker-{number}", "worker")
+
+    def _control_plane(self) -> Child:
+        host, port = parse_bind(self._config.control.bind)
+        return self._service("control", "control", ready=(lambda: _answers(host, port)) if port else None)
+
+    def _service(self, name: str, command: str, ready: Callable[[], Awaitable[None]] | None = None) -> Child:
         """What it works by cannot change at a reload: it is always started with what was read first."""
-        name, snapshot = f"worker-{number}", self._snapshot.descriptor
-        command = [*self._program, "worker", "--snapshot-fd", str(snapshot), "--metrics", str(self._run.cells(name))]
-        return Child(name, lambda: Launch(command, descriptors=(snapshot,), dies_with_us=signal.SIGTERM))
+        snapshot = self._snapshot.descriptor
+        line = [*self._program, command, "--snapshot-fd", str(snapshot), "--metrics", str(self._run.cells(name))]
+        return Child(name, lambda: Launch(line, descriptors=(snapshot,), dies_with_us=signal.SIGTERM), ready=ready)
 
 
 async def run_up(
@@ -166,16 +182,18 @@ def _demo(config: GatewayConfig) -> Child:
     host, port = target.hostname or "127.0.0.1", target.port or 80
     command = [sys.executable, "-m", "demo", "--host", host, "--port", str(port)]
 
-    async def answers() -> None:
-        while True:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(host, port)
-                writer.close()
-                await writer.wait_closed()
-                return
-            await asyncio.sleep(0.05)
+    return Child("demo", lambda: Launch(command, dies_with_us=signal.SIGTERM), ready=lambda: _answers(host, port))
 
-    return Child("demo", lambda: Launch(command, dies_with_us=signal.SIGTERM), ready=answers)
+
+async def _answers(host: str, port: int) -> None:
+    """Waits until somebody listens there."""
+    while True:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            await writer.wait_closed()
+            return
+        await asyncio.sleep(0.05)
 
 
 def _reachable(address: str) -> str:

@@ -303,7 +303,7 @@ class TestInTheDatabase:
                 assert await connection.raw.execute("update role set organization = 'attacker'") == "UPDATE 0"
             for planted in (
                 "insert into team (organization, name, title) values ('victim', 'planted', '')",
-                "insert into api_secret (digest, organization, key, prefix) values (sha256('x'), 'victim', 'admin', '')",
+                "insert into api_secret (digest, organization, key, prefix) values (sha256(''), 'victim', 'admin', '')",
                 "insert into organization (name, title, operator, disabled) values ('root', '', false, false)",
                 "insert into global_role (name, title, permissions) values ('x', '', '{}')",
                 "insert into audit_entry (actor, request, kind, name, action) values ('x', '', '', '', 'create')",
