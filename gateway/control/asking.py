@@ -18,7 +18,6 @@ from gateway.problem import (
     InvalidValues,
     MalformedBody,
     MediaTypeNotSupported,
-    VersionMismatch,
     VersionMissing,
 )
 
@@ -58,12 +57,12 @@ def body_of(raw: bytes, content_type: str, shape: type[Shape], *, patch: bool) -
 
 
 def version_of(fields: Sequence[str]) -> int:
-    """The version that If-Match names (RFC 9110 §13.1.1). Raises VersionMissing and VersionMismatch."""
+    """The version that If-Match names (RFC 9110 §13.1.1). Raises VersionMissing and BadRequest."""
     if not fields:
         raise VersionMissing
     match = _VERSION.fullmatch(fields[0].strip()) if len(fields) == 1 else None
     if match is None:
-        raise VersionMismatch('If-Match is to name one version as its ETag said it, such as "3".')
+        raise BadRequest('If-Match is to name one version as its ETag said it, such as "3".')
     return int(match[1])
 
 

@@ -1,4 +1,4 @@
-"""Up: everything on one machine with one command: stores, billing workers, a demo upstream, and the gateway.
+"""Up: everything on one machine with one command: stores, workers, the control plane, a demo, and the gateway.
 
 Each is a process of its own, as in production, and each is started again when it dies. They are started in the order
 in which they need each other and stopped in the reverse one.
