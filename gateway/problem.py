@@ -149,6 +149,12 @@ class InUse(Problem):
     status, slug = 409, "in-use"
 
 
+class TooMany(Problem):
+    """There are as many of these as there can be."""
+
+    status, slug = 409, "too-many"
+
+
 class VersionMismatch(Problem):
     """It has changed since the version that the request names."""
 

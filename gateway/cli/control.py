@@ -217,8 +217,9 @@ def _print_one(options: Namespace, document: dict[str, Any]) -> None:
     if options.json:
         print(msgspec.json.encode(document).decode())
         return
-    width = max(map(len, document))
-    print("\n".join(f"{name:{width}}  {shown(value)}".rstrip() for name, value in document.items()))
+    told = {name: text for name, value in document.items() if (text := shown(value))}
+    width = max(map(len, told))
+    print("\n".join(f"{name:{width}}  {text}" for name, text in told.items()))
     if document.get("secret"):
         print("\nThe secret is not kept anywhere: give it to its owner now.")
 

@@ -25,6 +25,8 @@ class Collection:
     shape: type[Shape]
     of_the_platform: bool = False
     removable: bool = True
+    most: int | None = None
+    """How many there can be, about, where every edge process keeps all of them in memory."""
     derived: dict[str, tuple[Any, str]] = field(default_factory=dict)
     """Members that nobody writes: their type, and the expression of SQL that they come from."""
 
@@ -80,11 +82,11 @@ KEY_WITH_SECRET: Final = view_of(
 
 COLLECTIONS: Final = (
     ORGANIZATIONS,
-    Collection("roles", "global_role", shapes.GlobalRole, of_the_platform=True),
-    Collection("revocations", "token_revocation", shapes.Revocation, of_the_platform=True),
+    Collection("roles", "global_role", shapes.GlobalRole, of_the_platform=True, most=1_000),
+    Collection("revocations", "token_revocation", shapes.Revocation, of_the_platform=True, most=100_000),
     Collection("departments", "department", shapes.Department),
     Collection("teams", "team", shapes.Team),
-    Collection("roles", "role", shapes.Role),
+    Collection("roles", "role", shapes.Role, most=1_000),
     Collection("users", "user_account", shapes.User),
     Collection("service-accounts", "service_account", shapes.ServiceAccount),
     Collection("memberships", "membership", shapes.Membership),
@@ -97,8 +99,8 @@ def statements() -> dict[str, str]:
     """What is done with each collection, by names such as `team.list`.
 
     Their arguments begin with the organization, unless the collection is of the platform. `list`: a name to begin
-    behind, and how many. `read`: the name. `make`: members. `change`: name, version, members. `remove`: name, version;
-    these two return nothing where it is not in this version.
+    behind, and how many. `read`: the name. `are_as_many`: a number. `make`: members. `change`: name, version, members.
+    `remove`: name, version; these two return nothing where it is not in this version.
 
     Members are a JSON object. No text of a client ever becomes part of a statement.
     """
@@ -122,6 +124,7 @@ def _statements(of: Collection) -> dict[str, str]:
     return {
         "list": f"select row_to_json(r)::text as document, name from ({whole}name > {a} order by name limit {b}) as r",
         "read": f"select row_to_json(r)::text as document, version from ({whole}name = {a}) as r",
+        "are_as_many": f"select count(*) >= {a} from (select from {table} where {home}true limit {a}) as r",
         "make": f"insert into {table} ({columns}) select {values} from jsonb_populate_record(null::{table}, {a})",
         "change": f"update {table} as t set ({changing}, version, updated_at) = ({changed})"
         f" where {home}name = {a} and version = {b} returning true",

@@ -26,6 +26,7 @@ from gateway.problem import (
     InvalidValues,
     NotFound,
     PermissionDenied,
+    TooMany,
     VersionMismatch,
 )
 
@@ -113,6 +114,8 @@ async def make(call: Call) -> Answer:
     if of is ORGANIZATIONS:
         await _check_founding(call, members)
     await _check_roles(call, members)
+    if of.most is not None and await call.connection.value(f"{of.kind}.are_as_many", *call.home, of.most):
+        raise TooMany(f"There are {of.most} {of.name}.")
     try:
         async with call.connection.atomic():
             await call.connection.run(f"{of.kind}.make", *call.home, _encode(members).decode())

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.keys import looks_valid
 from tests.fixtures.control import Client, serving, tenant
+from tests.fixtures.postgres import run_sql
 
 HOME = "/v1/organizations/acme"
 
@@ -189,6 +190,15 @@ async def test_what_there_is_not(acme: Client) -> None:
     assert (told.status, told.headers["allow"]) == (405, "DELETE, GET, PATCH")
     for path in ("/v1/organizations/none", "/v1/organizations/none/teams", f"{HOME}/teams/none", f"{HOME}/teams/%00"):
         assert (await acme.get(path)).status == 404
+
+
+async def test_there_are_only_so_many_roles(acme: Client, database_url: str) -> None:
+    """Every edge process keeps them in memory."""
+    many = "insert into role (organization, name, title, scope, permissions)"
+    await run_sql(database_url, f"{many} select 'acme', 'n' || n, '', 'team', '{{}}' from generate_series(1, 998) n")
+    await acme.make(f"{HOME}/roles", name="last", permissions=[])
+    told = await acme.ask("POST", f"{HOME}/roles", {"name": "one-more", "permissions": []})
+    assert (told.status, told.document["detail"]) == (409, "There are 1000 roles.")
 
 
 async def test_what_is_in_use_stays(acme: Client) -> None:

@@ -334,6 +334,36 @@ async def test_what_commits_while_all_is_written_anew_is_not_forgotten(
         await edge.until(lambda: edge.key(made[0]), is_record)
 
 
+async def test_a_store_that_is_emptied_while_all_is_written_anew(
+    acme: Client, database_url: str, valkey: ValkeyServer, redis: Redis, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied: list[bool] = []
+    write_revocations = projecting._write_revocations
+
+    async def meanwhile(*arguments: Any) -> None:
+        if not emptied:
+            emptied.append(True)
+            valkey.flush()
+        await write_revocations(*arguments)
+
+    monkeypatch.setattr(projecting, "_write_revocations", meanwhile)
+    async with publishing(database_url, redis):
+        await edge.until(lambda: edge.organization("acme"), is_record)
+    assert emptied
+
+
+async def test_a_row_that_cannot_be_published_is_tried_again(
+    acme: Client, database_url: str, redis: Redis, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with publishing(database_url, redis):
+        await edge.until(lambda: edge.organization("acme"), is_record)
+        monkeypatch.setattr(publisher, "key_record", lambda *_: 1 / 0)
+        secret = (await acme.make(f"{HOME}/keys", name="k"))["secret"]
+        assert await edge.key(secret) is None
+        monkeypatch.undo()
+        await edge.until(lambda: edge.key(secret), is_record)
+
+
 async def test_one_publishes_and_another_takes_over(acme: Client, database_url: str, redis: Redis, edge: Edge) -> None:
     async with publishing(database_url, redis):
         await edge.until(lambda: edge.organization("acme"), is_record)
