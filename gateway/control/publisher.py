@@ -29,7 +29,7 @@ CHANNEL: Final = "tallygate_outbox"
 """Where PostgreSQL notifies of a change that was committed."""
 _LOOK_SECONDS: Final = 0.5
 """How often Redis is looked at, and the outbox in case a notification got lost."""
-_LONGEST_BACKOFF: Final = 1.0
+_LONGEST_BACKOFF: Final = 0.5
 _ROWS: Final = 200
 """Rows of the outbox taken at once."""
 _IDS: Final = 100
@@ -130,15 +130,12 @@ class Publisher:
         It may be ahead: we were cut off before we could note it, and shall repeat it. Some of the hashes are looked at
         in turn, in case the server was told to evict what it should not.
         """
-        state = await self._redis.hash_values(projection.STATE, ["generation", "complete", "sequence"])
-        generation, complete, sequence = state
-        if (
-            generation != self._place.generation.encode()
-            or complete != b"1"
-            or int(sequence or 0) < self._place.sequence
-        ):
+        fields = ["generation", "complete", "sequence"]
+        generation, complete, sequence = await self._redis.hash_values(projection.STATE, fields)
+        there = Place((generation or b"").decode(), int(sequence or 0))
+        if complete != b"1" or there.generation != self._place.generation or there.sequence < self._place.sequence:
             raise Lost
-        self._place = Place(self._place.generation, int(sequence or 0))
+        self._place = there
         if await damaged(self._redis, self._bucket):
             raise Lost
         self._bucket = (self._bucket + CHECKED_AT_ONCE) % projection.BUCKETS
