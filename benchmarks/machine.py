@@ -87,6 +87,12 @@ def status_field(pid: int, field: str) -> int:
     return int(match[1]) * 1024
 
 
+def worked_seconds(pid: int) -> float:
+    """Seconds of CPU that a process has used, in user mode and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
 def resident(pid: int) -> int:
     """Bytes of memory a process holds now."""
     return status_field(pid, "VmRSS")

@@ -65,4 +65,7 @@ def install(environment: Path, root: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    try:
+        sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    except KeyboardInterrupt:  # the next start takes it up again
+        sys.exit(130)

@@ -7,21 +7,33 @@ the first whose kind is there decides. A refusal never says what was wrong.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import Annotated, ClassVar, TypeAlias, TypeVar
+
+from pydantic import AfterValidator
 
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange, Response
-from gateway.plugin import Plugin, PluginConfig
+from gateway.plugin import AUTHENTICATION, Plugin, PluginConfig
 from gateway.problem import Unauthorized
 
 C = TypeVar("C", bound=PluginConfig)
 Found: TypeAlias = Consumer | Awaitable[Consumer | None] | None
 
 
+def _quotable(value: str) -> str:
+    if not value.isascii() or not value.isprintable() or '"' in value or "\\" in value:
+        raise ValueError(f"not a realm: {value!r} (plain ASCII without quotes and backslashes)")
+    return value
+
+
+Realm: TypeAlias = Annotated[str, AfterValidator(_quotable)]
+"""What a refusal calls the protected area."""
+
+
 class Authenticator(Plugin[C]):
     """A plugin that says who calls. Override `authenticate`, and set `challenge` when you are made."""
 
-    guards: ClassVar[str] = "authentication"
+    guards: ClassVar[str] = AUTHENTICATION
     challenge: str = ""
     """What a refusal asks for, in the field WWW-Authenticate (RFC 9110 §11.6.1)."""
 

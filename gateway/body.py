@@ -44,7 +44,8 @@ class Body:
 
     `length` is the declared size in bytes, or None where only the end of the body tells; `limit` is how many bytes
     may arrive in all before the body fails with BodyTooLarge. `error` is what it failed with: such a body never becomes
-    complete, and what still arrives of it is counted and dropped.
+    complete, and what still arrives of it is counted and dropped. A `listener` is called whenever `take` has something
+    to say that it had not before; without one, a reader waits for `next`.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Body:
         "error",
         "length",
         "limit",
+        "listener",
         "received",
         "trailers",
     )
@@ -72,7 +74,8 @@ class Body:
         self._paused = False
         self._taken = False
         self._whole: bytes | None = None
-        self._after: Callable[[], None] | None = None
+        self._after: list[Callable[[], None]] | None = None
+        self.listener: Callable[[], None] | None = None
         self.complete = False
         self.error: Exception | None = None
         self.length = length
@@ -82,8 +85,8 @@ class Body:
 
     # The connection's side
 
-    def feed(self, data: bytes) -> None:
-        """Some bytes arrived."""
+    def feed(self, data: bytes, last: bool = False) -> None:
+        """Some bytes arrived; `last` says that they are the end."""
         size = len(data)
         self.received += size
         if self.error is not None:
@@ -96,7 +99,10 @@ class Body:
         if self._size > HIGH_WATER and not self._paused and self._source is not None:
             self._paused = True
             self._source.pause_body()
-        self._wake()
+        if last:
+            self.finish()
+        else:
+            self._wake()
 
     def refuse(self) -> None:
         """It is larger than its `limit`: fail with BodyTooLarge and take no more, even if all of it is here."""
@@ -189,6 +195,11 @@ class Body:
         if source is not None and not self.complete:
             source.abandon_body()
 
+    @property
+    def rewindable(self) -> bool:
+        """Whether `rewind` would succeed."""
+        return self._whole is not None or not self._taken
+
     def rewind(self) -> bool:
         """Begin again from the first byte, for another attempt; False if bytes were taken that nobody kept."""
         if self._whole is not None:
@@ -198,18 +209,20 @@ class Body:
         return not self._taken
 
     def when_over(self, call: Callable[[], None]) -> None:
-        """Call this, once, when all of it has arrived or there will be no more."""
-        self._after = call
+        """Call this too, once, when all of it has arrived or there will be no more."""
+        self._after = [*(self._after or ()), call]
         if self.complete or self.error is not None:
             self._tell()
 
     def _tell(self) -> None:
         after, self._after = self._after, None
-        if after is not None:
-            after()
+        for call in after or ():
+            call()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self.listener is not None:
+            self.listener()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 

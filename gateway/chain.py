@@ -70,6 +70,7 @@ class Chain:
         "on_request",
         "on_response",
         "on_sending",
+        "on_upgrade",
         "plugins",
         "sees_body",
         "waits",
@@ -81,17 +82,20 @@ class Chain:
         self.on_request = stops(plugins, "on_request", may_wait=True)
         self.on_response = stops(plugins, "on_response", may_wait=True)[::-1]
         self.waits = any(waits for _, _, waits in self.on_request + self.on_response)
+        self.on_upgrade = stops(plugins, "on_upgrade", may_wait=False)[::-1]
         self.on_chunk = stops(plugins, "on_chunk", may_wait=False)[::-1]
         self.on_sending = stops(plugins, "on_sending", may_wait=False)[::-1]
         self.sees_body = bool(self.on_chunk or self.on_sending)
         self.on_finish = stops(plugins, "on_finish", may_wait=False)[::-1]
 
     def enter(self, exchange: Exchange) -> Response | Entering | None:
-        """Walk in, through a chain that seldom waits; a response if a plugin answered, or None: call the upstream.
-        A coroutine does the rest, and has either, where a hook must wait after all.
+        """Walk in: a response if a plugin answered, or None: call the upstream. Where a hook waits, now or on the way
+        out, a coroutine does the rest, for `respond`, and has either.
 
         Raises what a hook raised.
         """
+        if self.waits:
+            return self._enter(exchange)
         for place, hook, _ in self.on_request:
             exchange.reached = place
             answer = hook(exchange)
@@ -162,6 +166,11 @@ class Chain:
             return response
         response.close()
         return other  # type: ignore[no-any-return]
+
+    def upgrade(self, exchange: Exchange) -> None:
+        """The connection is about to become a tunnel to the upstream. Raises what a hook raised."""
+        for _, hook, _ in self.on_upgrade:
+            hook(exchange)
 
     def passes(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:
         """A piece of the body on its way out, through the plugins that stood before the response's maker.

@@ -80,6 +80,7 @@ class Child:
         self._stop_signal = stop_signal
         self._background = Background()
         self._process: subprocess.Popen[bytes] | None = None
+        self._born = 0.0
         self._keeper: asyncio.Task[None] | None = None
         self._ready = False
         self._pause = FIRST_PAUSE
@@ -89,6 +90,11 @@ class Child:
     def pid(self) -> int | None:
         """The process that runs now, if one does."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def up_seconds(self) -> float | None:
+        """For how long it has been running, None while it does not."""
+        return asyncio.get_running_loop().time() - self._born if self._process is not None else None
 
     @property
     def ready(self) -> bool:
@@ -144,14 +150,13 @@ class Child:
     async def _keep(self, end: asyncio.Task[int], getting_ready: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            born = loop.time()
             status = await end
             was_ready, self._ready = self._ready, False
             self._process = None
             getting_ready.cancel()
             if self._stopping or (self.starts == 1 and not was_ready):
                 return
-            if loop.time() - born >= SETTLED:
+            if loop.time() - self._born >= SETTLED:
                 self._pause = FIRST_PAUSE
             _log.error("%s ended (%s); it is started again in %.1f s", self.name, describe(status), self._pause)
             end, getting_ready = await self._begin_again()
@@ -178,6 +183,7 @@ class Child:
     def _spawn(self) -> subprocess.Popen[bytes]:
         launch = self._launch()
         self.starts += 1
+        self._born = asyncio.get_running_loop().time()
         self._process = subprocess.Popen(
             [str(word) for word in launch.command],
             stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeAlias
 from pydantic import Field, field_validator
 
 from gateway.options import Options
+from gateway.permissions import Grants, PermissionText
 
 CONSUMER_FIELD: Final = "X-Tallygate-Consumer"
 ORGANIZATION_FIELD: Final = "X-Tallygate-Organization"
@@ -20,6 +21,9 @@ USER_FIELD: Final = "X-Tallygate-User"
 _NAME: Final = re.compile(r"[!-~](?:[ -~]{0,126}[!-~])?")
 Name: TypeAlias = Annotated[str, Field(pattern=rf"^{_NAME.pattern}$")]
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+Roles: TypeAlias = Mapping[str, Iterable[str]]
+"""Permissions by the name of the role that has them."""
 
 
 class KeyOptions(Options):
@@ -39,7 +43,7 @@ class KeyOptions(Options):
 
 
 class ConsumerOptions(Options):
-    """A fixed consumer, for running without a control plane."""
+    """Somebody who calls, known by the hashes of his keys."""
 
     name: Name
     """Who calls; appears in logs."""
@@ -49,20 +53,27 @@ class ConsumerOptions(Options):
     """The subscription that usage is booked on."""
     keys: list[KeyOptions] = []
     """The consumer's API keys, hashed."""
+    roles: list[Name] = []
+    """Its roles: names of the section `roles`."""
+    permissions: list[PermissionText] = []
+    """What it may do beyond its roles, or with a leading `!` may not."""
+    attributes: dict[Name, str] = {}
+    """Other facts about it that conditions ask for, as `attribute.NAME`."""
 
 
 class Consumer:
     """Who calls (`name`), who pays (`organization`), and the key that said so (`key` is its id, never the secret).
 
     `user` is the person behind it, if there is one. `roles`, `scopes` (of a token) and `permissions` are what it may
-    do, as text that authorization reads; `attributes` are other facts about it, such as a certificate's subject.
+    do, as text, `grants` its permissions made ready; `attributes` are other facts about it, such as a certificate's
+    subject.
     `identity` is the header lines that tell an upstream who calls. Raises ValueError for a name that cannot stand in a
     header line.
     """
 
     __slots__ = (
-        *("attributes", "identity", "key", "name", "organization", "permissions", "plan_version", "roles", "scopes"),
-        *("subscription", "user"),
+        *("attributes", "grants", "identity", "key", "name", "organization", "permissions", "plan_version", "roles"),
+        *("scopes", "subscription", "user"),
     )
 
     def __init__(
@@ -88,6 +99,7 @@ class Consumer:
         self.roles = roles
         self.scopes = scopes
         self.permissions = permissions
+        self.grants = Grants.of(permissions)
         self.attributes = attributes
         said = {CONSUMER_FIELD: name, ORGANIZATION_FIELD: organization} | ({USER_FIELD: user} if user else {})
         for text in said.values():
@@ -97,14 +109,29 @@ class Consumer:
 
 
 class Consumers:
-    """All consumers of the configuration, found by the SHA-256 of their key."""
+    """All consumers of the configuration, found by the SHA-256 of their key; `roles` are the configuration's."""
 
-    def __init__(self, options: Iterable[ConsumerOptions] = ()) -> None:
+    def __init__(self, options: Iterable[ConsumerOptions] = (), roles: Roles = MappingProxyType({})) -> None:
+        self._roles = roles
         self._by_digest = {
-            bytes.fromhex(key.sha256): Consumer(who.name, who.organization, who.subscription, "", key.id)
-            for who in options
-            for key in who.keys
+            bytes.fromhex(key.sha256): self._consumer(who, key.id) for who in options for key in who.keys
         }
+
+    def _consumer(self, who: ConsumerOptions, key: str) -> Consumer:
+        return Consumer(
+            who.name,
+            who.organization,
+            who.subscription,
+            "",
+            key,
+            roles=frozenset(who.roles),
+            permissions=tuple(dict.fromkeys((*self.permissions_of(who.roles), *who.permissions))),
+            attributes=MappingProxyType(who.attributes),
+        )
+
+    def permissions_of(self, roles: Iterable[str]) -> tuple[str, ...]:
+        """The permissions of these roles, each once; a role that the configuration does not know has none."""
+        return tuple(dict.fromkeys(text for role in roles for text in self._roles.get(role, ())))
 
     def by_key_digest(self, digest: bytes) -> Consumer | None:
         """The consumer whose key has this SHA-256, or None.

@@ -22,8 +22,25 @@ def read_cookie(headers: Headers, name: str) -> str | None:
         for pair in line.split(";"):
             key, equals, value = pair.partition("=")
             if equals and key.strip() == name:
-                return value.strip().removeprefix('"').removesuffix('"')
+                return _plain(value)
     return None
+
+
+def without_cookie(field: str, name: str) -> tuple[str, list[str]]:
+    """A Cookie field without the cookies of this name, and the values they had."""
+    kept: list[str] = []
+    values: list[str] = []
+    for pair in field.split(";"):
+        key, equals, value = pair.partition("=")
+        if equals and key.strip() == name:
+            values.append(_plain(value))
+        else:
+            kept.append(pair.strip())
+    return "; ".join(kept), values
+
+
+def _plain(value: str) -> str:
+    return value.strip().removeprefix('"').removesuffix('"')
 
 
 def write_cookie(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from asyncio import Future, gather
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from gateway.body import NO_BODY, Body
 from gateway.headers import Headers
 
 if TYPE_CHECKING:
     from gateway.clock import Clock
+    from gateway.tls.certificate import ClientCertificate
+    from gateway.websocket.handshake import Handshake
 
 T = TypeVar("T")
 Outcome: TypeAlias = Literal["ok", "upstream_error", "client_gone"]
@@ -25,19 +27,24 @@ class Request:
     `query` the part after it. `peer` is the address that the socket says, `client` the address that the trusted
     proxies say, without port. Header names are matched without case and keep the case they came in. `identity` is
     header lines for the upstream that say who calls; only authentication sets it. `inform` sends an interim
-    response (1xx) to the client, where the client can understand one.
+    response (1xx) to the client, where the client can understand one. `upgrade` is the protocols that the client
+    would go on in; only where the route lets it does the upstream hear of that, in the words of a `handshake`.
     """
 
     # What most requests do not have stands in the class: an instance costs what it differs by.
     scheme = "http"
     hop_scheme = "http"
     """How the peer reached us; `scheme` is how the client began, where a trusted proxy says so."""
+    certificate: ClientCertificate | None = None
+    """What the peer has proved to be in the TLS handshake, if it was asked and had a certificate to show."""
     peer = ""
     client = ""
     identity = b""
     inform: Inform | None = None
     max_forwards: int | None = None
     accepts_trailers = False
+    upgrade: frozenset[str] = frozenset()
+    handshake: Handshake | None = None
     keep_alive = True
     expects_continue = False
 
@@ -63,6 +70,10 @@ class Request:
         return self.target.partition("?")[2]
 
 
+STREAMS: Final = frozenset({"text/event-stream", "application/x-ndjson", "application/jsonl", "application/json-seq"})
+"""Media types of events that come one after another, for as long as there are any."""
+
+
 class Response:
     """What goes back: made by an upstream (`proxied`, its body perhaps still arriving), or by a plugin.
 
@@ -85,6 +96,11 @@ class Response:
         self.body = body
         self.reason = reason
 
+    @property
+    def streams(self) -> bool:
+        """Whether it is a stream of events."""
+        return (self.headers.get("content-type") or "").partition(";")[0].strip().lower() in STREAMS
+
     def close(self) -> None:
         """Nobody will send this response: an unsent body is given up and its upstream connection closed."""
         if isinstance(self.body, Body):
@@ -101,8 +117,9 @@ class Exchange(dict[Note[Any], Any]):
     """One request on its way through a chain; as a mapping, the notes that plugins took on it: `exchange[STARTED]`.
 
     Times are seconds of the monotonic clock, but `admitted_at` is microseconds since the epoch; `bytes_in` and
-    `bytes_out` count payload bytes, as received from and handed to the client. `hold_last` is what the last byte of the
-    response waits for.
+    `bytes_out` count payload bytes, as received from and handed to the client, `messages_in` and `messages_out` the
+    messages of a WebSocket, behind which all four lag by up to a quarter of a second. `hold_last` is what the last byte
+    of the response waits for.
     """
 
     # What most exchanges do not come to have stands in the class: an instance costs what it differs by.
@@ -111,6 +128,8 @@ class Exchange(dict[Note[Any], Any]):
     parameters: Mapping[str, str] = MappingProxyType({})
     consumer: Any = None
     """A consumers.Consumer once authentication named one."""
+    decision: Any = None
+    """A permissions.Decision where authorization wants it logged: always where it refused."""
     reached = -1
     """The last place in the chain that this request entered."""
     response: Response | None = None
@@ -121,6 +140,8 @@ class Exchange(dict[Note[Any], Any]):
     status_sent = 0
     """0 until a head was handed to the client."""
     bytes_out = 0
+    messages_in = 0
+    messages_out = 0
     outcome: Outcome = "ok"
     on_disconnect: Literal["cancel", "drain"] = "cancel"
     until_close = False

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -19,16 +19,9 @@ from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from gateway.cells import CellsReader, FamilyRecord
+from gateway.readings import Source
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
-
-
-class Source(NamedTuple):
-    """The cells of one process slot: how it is called, its file, and whether a process lives in it now."""
-
-    process: str
-    path: Path
-    alive: bool
 
 
 class Exposition(Collector):

@@ -7,13 +7,23 @@ that is what a probe wants to know about, and what is asked once in a while woul
 
 from __future__ import annotations
 
+import os
 from asyncio import timeout
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Final
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
 
 from gateway.headers import Headers
 
@@ -58,7 +68,7 @@ class Fetch:
         body: bytes | None = None,
     ) -> Fetched:
         """A request of any method, with a body; the answer's may hold `limit` bytes. Raises FetchFailed."""
-        async with self._ask(method, url, within, fields, body) as response:
+        async with self._ask(method, url, within, fields, body=body) as response:
             answer = bytearray()
             async for piece in response.content.iter_chunked(_READ_AT_ONCE):
                 answer += piece
@@ -67,9 +77,18 @@ class Fetch:
             fields_back = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
             return Fetched(response.status, Headers(fields_back), bytes(answer))
 
-    async def status(self, url: str, *, within: float, fields: Mapping[str, str] | None = None) -> int:
-        """GET `url` for the status alone; the body is not waited for. Raises FetchFailed."""
-        async with self._ask("GET", url, within, fields) as response:
+    async def status(
+        self,
+        url: str,
+        *,
+        within: float,
+        fields: Mapping[str, str] | None = None,
+        tls: tuple[SSLContext, str] | None = None,
+    ) -> int:
+        """GET `url` for the status alone; the body is not waited for. `tls` is how the server is verified, and who it
+        must be, where that is not what its URL says. Raises FetchFailed.
+        """
+        async with self._ask("GET", url, within, fields, tls=tls) as response:
             return response.status
 
     async def close(self) -> None:
@@ -80,7 +99,14 @@ class Fetch:
 
     @asynccontextmanager
     async def _ask(
-        self, method: str, url: str, within: float, fields: Mapping[str, str] | None, body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        within: float,
+        fields: Mapping[str, str] | None,
+        *,
+        body: bytes | None = None,
+        tls: tuple[SSLContext, str] | None = None,
     ) -> AsyncIterator[ClientResponse]:
         if self._session is None:  # made where a loop runs
             self._session = ClientSession(
@@ -91,8 +117,11 @@ class Fetch:
                 timeout=ClientTimeout(),  # each request brings its own deadline
                 headers={"user-agent": "tallygate", "accept-encoding": "identity"},
             )
+        context, name = tls or (True, None)
+        asking = self._session.request(
+            method, url, headers=fields, data=body, allow_redirects=False, ssl=context, server_hostname=name
+        )
         try:
-            asking = self._session.request(method, url, headers=fields, data=body, allow_redirects=False)
             async with timeout(within), asking as response:
                 try:
                     yield response
@@ -101,4 +130,11 @@ class Fetch:
         except TimeoutError:
             raise FetchFailed(f"no answer within {within:g} s") from None
         except (ClientError, OSError, ValueError) as error:
-            raise FetchFailed(str(error) or type(error).__name__) from None
+            raise FetchFailed(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in the words of the system where it has some."""
+    if type(error) is ClientConnectorError and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__

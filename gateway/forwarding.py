@@ -39,9 +39,9 @@ _FORWARDED: Final = frozenset(
 )
 _PORT: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
 _PREFIX: Final = re.compile(r"/[!-~]*")
-_IDENTITY: Final = frozenset({"x-tallygate-consumer", "x-tallygate-organization"})
+_OURS: Final = frozenset({"x-tallygate-consumer", "x-tallygate-mirror", "x-tallygate-organization", "x-tallygate-user"})
 # Said anew for the next hop. `Proxy` would become HTTP_PROXY in a CGI environment (httpoxy, CVE-2016-5385).
-_SAID_ANEW: Final = HOP_BY_HOP | _FORWARDED | _IDENTITY | {"proxy", "host", "content-length", "max-forwards"}
+_SAID_ANEW: Final = HOP_BY_HOP | _FORWARDED | _OURS | {"proxy", "host", "content-length", "max-forwards"}
 _TRUSTED_BY_UPSTREAMS: Final = _SAID_ANEW | {"x-request-id", "authorization", "cookie", "via", "expect", "traceparent"}
 
 
@@ -65,6 +65,8 @@ _NEVER_IN_TRAILERS: Final = (
 
 # Methods whose requests say so if they have no content (RFC 9110 §8.6).
 _WITH_CONTENT: Final = frozenset({"POST", "PUT", "PATCH"})
+WEBSOCKET: Final = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+"""What asks for a WebSocket, and what agrees to one (RFC 6455 §4)."""
 _NOTHING: Final[frozenset[str]] = frozenset()
 _CONTENT_LENGTH: Final = frozenset({"content-length"})
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -173,6 +175,8 @@ def upstream_head(request: Request, forwarding: Forwarding, host: str) -> bytes:
         framing += f"Max-Forwards: {request.max_forwards - 1}\r\n"
     if request.accepts_trailers:
         framing += "TE: trailers\r\nConnection: TE\r\n"
+    if request.handshake is not None:
+        framing += WEBSOCKET
     start = f"{request.method} {request.target} HTTP/1.1\r\nHost: {host}\r\n{framing}".encode("latin-1")
     end = _END_HTTP10 if request.http10 else _END
     return b"".join((start, kept, forwarding.lines(request), request.identity, end))

@@ -24,9 +24,6 @@ _RANDOM: Final = 32  # characters
 _BODY: Final = 8 + _RANDOM
 _LENGTH: Final = _BODY + 6
 
-LONGEST_KEY: Final = _LENGTH
-"""Characters of a key; what is longer is none and not worth a hash."""
-
 
 def new_key(mode: Mode) -> str:
     """A fresh key for production (`live`) or for trying things out (`test`)."""
@@ -47,6 +44,6 @@ def digest(key: str) -> bytes:
 
 
 def _checksum(body: str) -> str:
-    """CRC-32 as six digits to the base 62, the most significant first; two digits at a time because it is hot."""
+    """CRC-32 as six digits to the base 62, the most significant first."""
     number = crc32(body.encode())
     return _PAIRS[number // 3844**2] + _PAIRS[number // 3844 % 3844] + _PAIRS[number % 3844]

@@ -45,6 +45,24 @@ def redact(text: str) -> str:
     return text
 
 
+class Trouble:
+    """What goes wrong again and again until somebody mends it: logged when it begins and when it changes."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._said: dict[str, str] = {}
+
+    def say(self, about: str, text: str) -> None:
+        """It goes wrong, as `text` says in full; `about` is what it has to do with."""
+        if self._said.get(about) != text:
+            self._said[about] = text
+            self._log.warning("%s", text)
+
+    def over(self, about: str) -> None:
+        """It has gone well."""
+        self._said.pop(about, None)
+
+
 class LineSink:
     """Lines on their way to a file, a pipe or a terminal: gathered for a moment, written by a thread of its own.
 

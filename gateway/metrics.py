@@ -85,11 +85,6 @@ class GaugePart:
         self._gauge = gauge
         self._value = 0.0
 
-    @property
-    def value(self) -> float:
-        """What this part adds now."""
-        return self._value
-
     def set(self, value: float) -> None:
         """Makes this part `value`; 0 takes it away."""
         self._gauge.inc(value - self._value)

@@ -1,4 +1,4 @@
-"""Path: what the path of a request target means, whichever way it is spelled (RFC 3986 §6.2.2)."""
+"""Path: what the path of a request target means, whichever way it is spelled (RFC 3986 §6.2.2), and its query."""
 
 from __future__ import annotations
 
@@ -85,3 +85,19 @@ def _without_dots(segments: list[str]) -> list[str]:
     if segments[-1] in (".", ".."):
         resolved.append("")
     return resolved
+
+
+def without_parameter(target: str, name: str) -> tuple[str, list[str]]:
+    """A target without the query parameters of this name, all else byte for byte, and the values they had."""
+    path, _, query = target.partition("?")
+    kept: list[str] = []
+    values: list[str] = []
+    for pair in query.split("&"):
+        key, _, value = pair.partition("=")
+        if key == name:
+            values.append(value)
+        else:
+            kept.append(pair)
+    if not values:
+        return target, []
+    return (f"{path}?{'&'.join(kept)}" if kept else path), values

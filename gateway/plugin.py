@@ -1,4 +1,4 @@
-"""The plugin contract: a typed config and up to five hooks. This file is the whole of it."""
+"""The plugin contract: a typed config and up to six hooks. This file is the whole of it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,31 @@ class PluginConfig(Options):
 
 C = TypeVar("C", bound=PluginConfig)
 
-HOOKS: Final = ("on_request", "on_response", "on_chunk", "on_sending", "on_finish")
+AUTHENTICATION: Final = "authentication"
+"""What a plugin guards that says who calls."""
+METERING: Final = "metering"
+"""What a plugin guards that writes down what is used."""
+HOOKS: Final = ("on_request", "on_response", "on_upgrade", "on_chunk", "on_sending", "on_finish")
 """In the order in which a request meets them."""
 
 
 class Plugin(Generic[C]):
     """One feature on a request's way. Override only the hooks you need; the rest cost nothing.
 
-    Hooks run in the order the route lists its plugins on the way in, in reverse on the way out.
+    Hooks run in the order the route lists its plugins on the way in, in reverse on the way out; only a plugin that
+    says so in `behind` may be moved.
     A response passes back only through the plugins that stood before its maker.
     """
 
     config_type: ClassVar[type[PluginConfig]]
     guards: ClassVar[str] = ""
     """What a route loses without it, in a word such as `authentication`, where people should be warned of that."""
+    behind: ClassVar[str] = ""
+    """What a request must have passed before it: the plugin runs behind the last one that guards this, if need be
+    later than it is listed.
+    """
+    needs: ClassVar[str] = ""
+    """The same for what it is worth nothing without: a route where nothing guards that is refused."""
 
     def __init_subclass__(cls) -> None:
         for base in getattr(cls, "__orig_bases__", ()):
@@ -47,6 +58,12 @@ class Plugin(Generic[C]):
         with some configuration says so here; the others then cost nothing. Without `config`: all it may ever need.
         """
         return [name for name in HOOKS if getattr(cls, name) is not getattr(Plugin, name)]
+
+    @classmethod
+    def preview(cls, config: C, exchange: Exchange) -> None:
+        """Change the request's target as on_request would, for `tallygate explain`: nothing was made or started, and
+        nobody has said who calls. Raise a Problem if what becomes of it depends on more than there is.
+        """
 
     def __init__(self, config: C, services: Services) -> None:
         self.config = config
@@ -77,6 +94,12 @@ class Plugin(Generic[C]):
         """A response exists and nothing is sent yet: headers may change, or another response takes its place.
 
         A plugin that changes the size of the body deletes `content-length` here. May be async.
+        """
+
+    def on_upgrade(self, exchange: Exchange) -> None:
+        """The upstream agreed to a WebSocket, and the client is about to hear of it: raise a Problem to refuse.
+
+        What they say to each other no hook sees. At its end on_chunk is called, with nothing. Never waits.
         """
 
     def on_chunk(self, exchange: Exchange, chunk: bytes, last: bool) -> bytes:

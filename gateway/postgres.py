@@ -86,13 +86,30 @@ def _door() -> Iterator[None]:
 
 
 @contextmanager
-def _connecting() -> Iterator[None]:
-    """Whatever keeps a connection from opening is nothing that another batch could mend."""
+def _connecting(place: str) -> Iterator[None]:
+    """Whatever keeps a connection from opening is nothing that another batch could mend. `place` says where to."""
     try:
         with _door():
             yield
     except (Unacceptable, Retry) as error:
-        raise DatabaseUnavailable(f"{error} (has `tallygate migrate` been run?)") from error
+        raise DatabaseUnavailable(f"{place}: {error} (has `tallygate migrate` been run?)") from error
+    except DatabaseUnavailable as error:
+        raise DatabaseUnavailable(f"{place}: {_reason(error)}") from error
+
+
+def _reason(error: DatabaseUnavailable) -> str:
+    match error.__cause__:
+        case TimeoutError():
+            return f"no answer within {_CONNECT_SECONDS:g} s"
+        case OSError(strerror=str(text)):
+            return text
+    return str(error)
+
+
+def _place(url: str) -> str:
+    """Where a URL leads to, without the credentials in it."""
+    where = re.split(r"[?#]", url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    return f"PostgreSQL at {where}"
 
 
 def parse_queries(text: str) -> dict[str, str]:
@@ -182,7 +199,7 @@ class Connection:
 @asynccontextmanager
 async def login(url: str, queries: Mapping[str, str]) -> AsyncIterator[Connection]:
     """One connection that acts as whoever `url` names, and whose statements may take as long as they need."""
-    with _connecting():
+    with _connecting(_place(url)):
         raw = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, server_settings=_SETTINGS)
     try:
         yield Connection(raw, queries)
@@ -206,6 +223,7 @@ class Database:
         statement_timeout: float = 10.0,
     ) -> None:
         """`statement_timeout` in seconds."""
+        self._place = _place(url)
         self._queries = queries
         self._deadline = statement_timeout + _GRACE_SECONDS
         self._options = {
@@ -232,7 +250,7 @@ class Database:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
         """A connection without a transaction: for single statements, or for locks that live as long as it does."""
-        with _connecting():
+        with _connecting(self._place):
             raw = await self._pool.acquire(timeout=self._deadline)
         try:
             yield Connection(raw, self._queries)
@@ -251,9 +269,13 @@ class Database:
         """
         async with self.session() as session:
             with _door():
-                async with session.raw.transaction(isolation=isolation):
-                    try:
-                        yield session
-                    except DatabaseUnavailable:
-                        _drop(session.raw)  # it would not answer ROLLBACK either
-                        raise
+                work = session.raw.transaction(isolation=isolation)
+                await work.start()
+                try:
+                    yield session
+                except DatabaseUnavailable:
+                    raise  # it would not answer ROLLBACK either, and the session drops it
+                except BaseException:
+                    await work.rollback()
+                    raise
+                await work.commit()

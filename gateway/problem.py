@@ -203,6 +203,12 @@ class ConfigurationRefused(Problem):
     status, slug = 422, "configuration-refused"
 
 
+class UpgradeRequired(Problem):
+    """This version of WebSocket is not spoken here."""
+
+    status, slug = 426, "upgrade-required"
+
+
 class VersionMissing(Problem):
     """A change must name the version it changes, in the field If-Match."""
 
@@ -249,6 +255,12 @@ class StoreDown(Problem):
     """A store that this request needs does not answer."""
 
     status, slug = 503, "store-down"
+
+
+class Undecided(Problem):
+    """Whether this is permitted cannot be found out at the moment."""
+
+    status, slug = 503, "undecided"
 
 
 class GatewayTimeout(Problem):

@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from gateway.exchange import Request
+from gateway.http1.grammar import host_name
 from gateway.path import path_pattern, path_segments
 from gateway.problem import MethodNotAllowed, NoRoute
 from gateway.route import Route
@@ -90,7 +91,7 @@ class Router:
         return self._exact.setdefault(host.lower(), _Node())
 
     def _trees(self, authority: str) -> Iterator[_Node]:
-        host = _host_name(authority)
+        host = host_name(authority)
         if (tree := self._exact.get(host)) is not None:
             yield tree
         if self._suffix:
@@ -149,12 +150,6 @@ def _choose(
 
 def _parameters(route: Route, values: tuple[str, ...]) -> Mapping[str, str]:
     return MappingProxyType({n: unquote(value) for n, value in zip(route.parameter_names, values, strict=False)})
-
-
-def _host_name(authority: str) -> str:
-    """The host of `host:port`, in lower case and without a final dot."""
-    host = authority if authority.endswith("]") else authority.rpartition(":")[0] or authority
-    return host.lower().rstrip(".") if not host.startswith("[") else host.lower()
 
 
 def _sort(node: _Node) -> None:

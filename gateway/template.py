@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Final, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from pydantic import AfterValidator
@@ -17,6 +17,9 @@ from gateway.clock import uuid_text
 from gateway.exchange import Exchange
 from gateway.headers import valid_field
 from gateway.problem import BadRequest
+
+if TYPE_CHECKING:
+    from gateway.tls.certificate import ClientCertificate
 
 T = TypeVar("T")
 Reader: TypeAlias = Callable[[Exchange], str]
@@ -32,8 +35,23 @@ def _host(exchange: Exchange) -> str:
     return authority if authority.endswith("]") else authority.rpartition(":")[0] or authority
 
 
+def _of_certificate(read: Callable[[ClientCertificate], Iterable[str]]) -> Reader:
+    """Of the certificate that the client has shown: names that an authority wrote, which may be anything."""
+
+    def reader(exchange: Exchange) -> str:
+        certificate = exchange.request.certificate
+        return quote(", ".join(read(certificate)), safe=_PRINTABLE) if certificate is not None else ""
+
+    return reader
+
+
 _READERS: Final[Mapping[str, Reader]] = {
     "authority": lambda exchange: exchange.request.host,
+    "certificate.dns": _of_certificate(lambda certificate: certificate.dns_names),
+    "certificate.email": _of_certificate(lambda certificate: certificate.emails),
+    "certificate.fingerprint": _of_certificate(lambda certificate: [certificate.fingerprint]),
+    "certificate.subject": _of_certificate(lambda certificate: [certificate.subject]),
+    "certificate.uri": _of_certificate(lambda certificate: certificate.uris),
     "client": lambda exchange: exchange.request.client,
     "consumer": lambda exchange: exchange.consumer.name if exchange.consumer is not None else "",
     "host": _host,

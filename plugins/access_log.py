@@ -25,7 +25,9 @@ class Config(PluginConfig):
 
 
 class Line(msgspec.Struct):
-    """One request. Durations are milliseconds; what is not known, or does not apply, is null."""
+    """One request. Durations are milliseconds; what is not known, or does not apply, is null. The last three are what
+    authorization decided, where it refused or is to say why it did not.
+    """
 
     time: str
     request_id: str
@@ -46,6 +48,9 @@ class Line(msgspec.Struct):
     gateway_ms: float
     upstream: str | None
     user_agent: str
+    wanted: str | None
+    allowed: bool | None
+    because: str | None
 
 
 class AccessLog(Plugin[Config]):
@@ -59,7 +64,7 @@ class AccessLog(Plugin[Config]):
         self._second_text = ""
 
     def on_finish(self, exchange: Exchange) -> None:
-        request, consumer = exchange.request, exchange.consumer
+        request, consumer, decision = exchange.request, exchange.consumer, exchange.decision
         path = request.target
         if "?" in path and not self._query:
             path, _, query = path.partition("?")
@@ -90,6 +95,9 @@ class AccessLog(Plugin[Config]):
                 (micros - waited) / 1000,
                 exchange.upstream or None,
                 (request.headers.get("user-agent") or "")[:_LONGEST],
+                decision.wanted if decision is not None else None,
+                decision.allowed if decision is not None else None,
+                decision.because[:_LONGEST] if decision is not None else None,
             )
         )
 

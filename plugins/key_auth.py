@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import field_validator
+from pydantic import Field, model_validator
 
-from gateway.authentication import Authenticator
+from gateway.authentication import Authenticator, Realm
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange, Request
 from gateway.header_options import FieldName
 from gateway.headers import Headers
-from gateway.keys import LONGEST_KEY, PREFIX, digest
+from gateway.keys import PREFIX, digest, looks_valid
+from gateway.path import without_parameter
 from gateway.plugin import PluginConfig
 from gateway.services import Services
 
@@ -23,23 +24,28 @@ class Config(PluginConfig):
     """The header field that holds the key; null for none."""
     bearer: bool = True
     """Accept `Authorization: Bearer <key>` too."""
-    query: str | None = None
+    query: str | None = Field(default=None, min_length=1)
     """The query parameter that holds the key; null for none. Keys in URLs end up in logs: avoid it."""
     forward: bool = False
     """Leave the key in the request that goes upstream."""
-    realm: str = "tallygate"
+    realm: Realm = "tallygate"
     """What a refusal calls the protected area."""
 
-    @field_validator("realm")
-    @classmethod
-    def _realm_can_be_quoted(cls, value: str) -> str:
-        if not value.isascii() or not value.isprintable() or '"' in value or "\\" in value:
-            raise ValueError(f"not a realm: {value!r} (plain ASCII without quotes and backslashes)")
-        return value
+    @model_validator(mode="after")
+    def _a_key_has_a_place(self) -> Config:
+        if self.header is None and not self.bearer and self.query is None:
+            raise ValueError("a key has no place (name a `header` or a `query` parameter, or write `bearer: true`)")
+        return self
 
 
 class KeyAuth(Authenticator[Config]):
     """Refuses with 401 and never says why: no key, a malformed one and an unknown one look alike."""
+
+    @classmethod
+    def preview(cls, config: Config, exchange: Exchange) -> None:
+        request = exchange.request
+        if config.query is not None and not config.forward:
+            request.target, _ = without_parameter(request.target, config.query)
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
@@ -98,26 +104,10 @@ class KeyAuth(Authenticator[Config]):
         return found
 
     def _only(self, keys: list[str]) -> bytes | None:
-        """The digest of a single key, None if there is none. Refuses several, and what is too long to be one."""
+        """The digest of a single key, None if there is none. Refuses several, and what cannot be a key."""
         if not keys:
             return None
         key = keys[0]
-        if len(key) > LONGEST_KEY or any(other != key for other in keys[1:]):
+        if not looks_valid(key) or any(other != key for other in keys[1:]):
             raise self.refusal()
         return digest(key)
-
-
-def without_parameter(target: str, name: str) -> tuple[str, list[str]]:
-    """A target without the query parameters of this name, all else byte for byte, and the values they had."""
-    path, _, query = target.partition("?")
-    kept: list[str] = []
-    values: list[str] = []
-    for pair in query.split("&"):
-        key, _, value = pair.partition("=")
-        if key == name:
-            values.append(value)
-        else:
-            kept.append(pair)
-    if not values:
-        return target, []
-    return (f"{path}?{'&'.join(kept)}" if kept else path), values

@@ -135,14 +135,29 @@ class Rewrite(Plugin[Config]):
     access log shows the target as it went upstream.
     """
 
+    @classmethod
+    def preview(cls, config: Config, exchange: Exchange) -> None:
+        _Rewriting(config).apply(exchange)
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
+        self._rewriting = _Rewriting(config)
+
+    def on_request(self, exchange: Exchange) -> None:
+        self._rewriting.apply(exchange)
+
+
+class _Rewriting:
+    """What is done to a target."""
+
+    def __init__(self, config: Config) -> None:
         self._steps = list(_steps(config))
         self._path = Template(config.path, url=True) if config.path is not None else None
         self._query = Template(config.query, url=True) if config.query is not None else None
         self._remembered = lru_cache(MOST_REMEMBERED)(self._changed)
 
-    def on_request(self, exchange: Exchange) -> None:
+    def apply(self, exchange: Exchange) -> None:
+        """Change the request's target. Raises BadRequest."""
         request = exchange.request
         if request.target == "*":
             return  # OPTIONS of the server as a whole has no path

@@ -14,6 +14,7 @@ from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.consumers import ConsumerOptions, Consumers, KeyOptions
 from gateway.exchange import Exchange, Outcome, Request, Response
+from gateway.fetch import Fetch
 from gateway.headers import Headers
 from gateway.keys import digest, new_key
 from gateway.metering.event import UsageEvent
@@ -84,6 +85,7 @@ class Stage:
             access_log=self.access_log,  # type: ignore[arg-type]
             forward=_no_upstream,
             spans=lambda _options: self.spans,  # type: ignore[arg-type, return-value]
+            fetch=Fetch(),
         )
 
     def make(self, kind: type[AnyPlugin], **options: Any) -> AnyPlugin:
@@ -143,6 +145,7 @@ class Stage:
     async def close(self) -> None:
         """Leave nothing behind."""
         await self.services.background.stop()
+        await self.services.fetch.close()
         await self.usage.stop(0.0)
         await self._redis.close()
 

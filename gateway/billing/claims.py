@@ -92,7 +92,7 @@ class Claims:
         taken = {row["shard"] for row in rows}
         free = [shard for shard in range(self._shards) if shard not in taken]
         random.shuffle(free)  # or all workers would reach for the same one
-        for shard in free[:count]:
-            if await session.value("claim_shard", shard):
-                self.owned.add(shard)
-                _log.info("serving shard %d", shard)
+        found = {shard for shard in free[:count] if await session.value("claim_shard", shard)}
+        self.owned |= found
+        if found:
+            _log.info("serving %d more shards, %d of %d", len(found), len(self.owned), self._shards)

@@ -153,6 +153,34 @@ on conflict (segment, shard) do update set records = kept.records + excluded.rec
 returning segment, records
 
 
+-- name: forget_segments
+select forget_segments($1::double precision * interval '1 second', $2)
+
+
+-- Rebook.
+
+-- name: set_aside_after
+-- Parked records and dead letters in the order of their places, without those that a rebooking has set aside again.
+select segment, number, payload
+from (
+  select segment, number, payload, payload_hash from parked
+  union all select segment, number, payload, payload_hash from dead_letter
+) as aside
+where (segment, number) > ($2, $3) and segment not like $1 || '/%' and not exists (
+  select from dead_letter as again
+  where again.segment like $1 || '/%' and again.payload_hash = aside.payload_hash
+)
+order by segment, number
+limit $4
+
+-- name: day_is_open
+select exists (
+  select from pg_inherits
+  where inhparent = 'usage_event'::regclass
+    and inhrelid = to_regclass('usage_event_' || to_char($1::date, 'YYYYMMDD'))
+)
+
+
 -- name: join_workers
 -- All workers hold this lock together; who holds it is a worker.
 select pg_advisory_lock_shared(7403, 0)
@@ -241,6 +269,11 @@ order by hour, organization, key, route, meter
 select node, extract(epoch from now() - seen_at)::bigint as silent_seconds, oldest_unaccounted_at, segments
 from node
 order by node
+
+-- name: parked_and_booked_since
+select count(*)
+from parked
+join usage_event using (event_day, event_id)
 
 -- name: poison_total
 select count(*) from stream_poison

@@ -150,6 +150,9 @@ async def _sum_up(snapshot: Connection, findings: Findings) -> None:
     findings.totals.append(f"{sum(totals.values()):,} records accounted for, {totals.get('booked', 0):,} booked")
     totals["poison"] = await snapshot.value("poison_total")
     findings.totals.extend(f"{totals[fate]:,} {text}" for fate, text in _MEANING.items() if totals.get(fate))
+    if totals.get("parked") or totals.get("dead_letter"):
+        since = await snapshot.value("parked_and_booked_since")
+        findings.totals.append(f"{since:,} of the parked are booked since; `tallygate rebook` books what can be by now")
 
 
 def _uneven(row: Row) -> str:

@@ -39,6 +39,8 @@ _SWEEP_SECONDS: Final = 10.0
 _RENEW_SECONDS: Final = 1.0
 _HEARTBEAT_SECONDS: Final = 2.0
 _DAYS_SECONDS: Final = 60.0
+_FORGET_SECONDS: Final = 600.0
+_FORGOTTEN_AT_ONCE: Final = 10_000
 _LONGEST_BACKOFF: Final = 5.0
 
 
@@ -99,6 +101,7 @@ class Worker:
         """Works until `stop` is set and the batches in hand are committed and acknowledged."""
         background = Background()
         background.every(_DAYS_SECONDS, self._open_days, "open-days", at_once=True)
+        background.every(_FORGET_SECONDS, self._forget_segments, "forget-segments", at_once=True)
         background.every(_HEARTBEAT_SECONDS, self._copy_heartbeats, "copy-heartbeats")
         ended = asyncio.Event()
         try:
@@ -200,6 +203,12 @@ class Worker:
         with suppress(DatabaseUnavailable, Retry):  # tried again soon, and by whoever books an event of that day
             for ahead in range(-1, self._options.days_ahead + 1):
                 await self._intake.open_day(today + timedelta(days=ahead))
+
+    async def _forget_segments(self) -> None:
+        """Lets go of the counts of segments whose events are archived, when retention is over."""
+        with suppress(DatabaseUnavailable, Retry):  # tried again soon
+            async with self._database.session() as session:
+                await session.value("forget_segments", self._options.retention, _FORGOTTEN_AT_ONCE)
 
     async def _copy_heartbeats(self) -> None:
         """Keeps in PostgreSQL what the nodes say of themselves in Redis, which may forget it."""

@@ -14,7 +14,9 @@ from gateway.config.configuration import GatewayConfig, load
 from gateway.config.description import Description, describe
 from gateway.config.diff import differences
 from gateway.downstream.listener import parse_bind
-from gateway.route import MatchOptions
+from gateway.options import write_rate
+from gateway.plugin import AUTHENTICATION, METERING
+from gateway.route import MatchOptions, RouteOptions
 
 RUNNING: Final = "running"
 
@@ -28,12 +30,12 @@ def add_commands(commands: Any) -> None:
         metavar="running|FILE",
         help="show what differs from the configuration that is served, or from another file; exit 1 if protection goes",
     )
-    _takes_admin(checking)
+    takes_admin(checking)
     checking.set_defaults(run=check)
 
     reloading = commands.add_parser("reload", help="have the running gateway take the configuration as it stands")
     takes_config(reloading)
-    _takes_admin(reloading)
+    takes_admin(reloading)
     reloading.set_defaults(run=reload)
 
 
@@ -42,7 +44,8 @@ def takes_config(parser: ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("gateway.yaml"), help="default: gateway.yaml")
 
 
-def _takes_admin(parser: ArgumentParser) -> None:
+def takes_admin(parser: ArgumentParser) -> None:
+    """`--admin`, as the commands have it that ask a running gateway."""
     parser.add_argument(
         "--admin", metavar="ADDRESS", type=_address, help="the admin listener (default: what the configuration says)"
     )
@@ -58,13 +61,15 @@ def _address(text: str) -> str:
 
 def check(options: Namespace) -> int:
     """Prints what the configuration does, or what differs. 1 if something that protects a route or a limit is gone."""
-    config = load(options.config, os.environ)
+    config = load(options.config, os.environ, serving=True)
     counts = (
         _count(len(config.routes), "route"),
         _count(len(config.upstreams), "upstream"),
         _count(len(config.listeners), "listener"),
     )
     print(f"{options.config}: valid, {', '.join(counts)}")
+    for warning in config.warnings:
+        print(f"warning: {warning}")
     if options.diff is not None:
         return _show_differences(_other(options, config), describe(config))
     for line in _walks(config):
@@ -113,8 +118,25 @@ def _walks(config: GatewayConfig) -> Iterator[str]:
         width = max((len(spec.name) for spec in specs), default=0)
         for spec in specs:
             yield f"  {spec.name:{width}}  {', '.join(spec.plugin.hooks(spec.config)) or 'no hooks'}"
-        targets = ", ".join(target.url for target in config.upstreams[route.upstream].targets)
-        yield f"  → {route.upstream} ({targets})"
+        guards = {spec.plugin.guards for spec in specs}
+        if METERING in guards and AUTHENTICATION not in guards:
+            yield "  ! nothing is billed here: no plugin of this route says who calls"
+        yield from _ends(config, route)
+
+
+def _ends(config: GatewayConfig, route: RouteOptions) -> Iterator[str]:
+    def described(name: str) -> str:
+        return f"{name} ({', '.join(target.url for target in config.upstreams[name].targets)})"
+
+    whole = sum(route.shares.values())
+    for name, weight in route.shares.items():
+        share = f"{write_rate(weight / whole)} to " if route.split else ""
+        yield f"  → {share}{described(name)}"
+    if route.fallback is not None:
+        reply, other = route.fallback.reply, route.fallback.upstream
+        yield f"  else {described(other) if other is not None else ''}{f'a reply of {reply.status}' if reply else ''}"
+    if route.mirror is not None:
+        yield f"  and a copy of {write_rate(route.mirror.share)} to {described(route.mirror.upstream)}"
 
 
 def _condition(match: MatchOptions) -> str:

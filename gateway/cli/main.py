@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any, Final, TypeVar
 
 from gateway import __version__, keys, log
 from gateway.billing import report, worker
-from gateway.billing.database import DatabaseUnavailable
+from gateway.billing.database import DatabaseUnavailable, Retry
+from gateway.billing.rebook import rebook
 from gateway.billing.reconcile import reconcile
-from gateway.cli import control
+from gateway.cli import control, explain
 from gateway.cli.admin_client import AdminUnreachable
 from gateway.cli.config import add_commands, takes_config
 from gateway.cli.control_client import ControlRefused
@@ -41,6 +42,7 @@ _CANNOT: Final = (
     StartFailed,
     StoreUnavailable,
     DatabaseUnavailable,
+    Retry,
     MigrationRefused,
     JournalUnusable,
     AdminUnreachable,
@@ -77,6 +79,7 @@ def _parser() -> ArgumentParser:
 
     add_commands(commands)
     control.add_commands(commands)
+    explain.add_command(commands)
 
     new_keys = commands.add_parser("keys", help="API keys").add_subparsers(metavar="command", required=True)
     new = new_keys.add_parser("new", help="make a key; prints it and its SHA-256, and keeps neither")
@@ -129,13 +132,24 @@ def _add_books(commands: Any) -> None:
     takes_config(usage)
     usage.add_argument("organization")
     usage.add_argument("--by", choices=["day", "route", "key"], default="day", help="what a line stands for")
-    usage.add_argument("--from", dest="first", type=date.fromisoformat, help="the first UTC day, such as 2026-01-31")
-    usage.add_argument("--to", dest="last", type=date.fromisoformat, help="the last UTC day")
+    usage.add_argument("--from", dest="first", type=_day, help="the first UTC day, such as 2026-01-31")
+    usage.add_argument("--to", dest="last", type=_day, help="the last UTC day")
     usage.set_defaults(run=_usage)
 
     books = commands.add_parser("reconcile", help="compare journal, streams and books; exit 1 if there is a gap")
     takes_config(books)
     books.set_defaults(run=_reconcile)
+
+    again = commands.add_parser("rebook", help="book what was set aside and can be booked by now")
+    takes_config(again)
+    again.set_defaults(run=_rebook)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"not a day: {text!r} (write 2026-01-31)") from None
 
 
 def _new_key(options: Namespace) -> int:
@@ -168,7 +182,7 @@ def _version(_: Namespace) -> int:
 
 
 def _up(options: Namespace) -> int:
-    config = load(options.config, os.environ)
+    config = load(options.config, os.environ, serving=True)
     handler = log.configure()
     work = run_up(
         config, options.config, demo=options.demo, migrate=migrate, announce=_say, persistent=not options.forgetful
@@ -181,7 +195,7 @@ def _up(options: Namespace) -> int:
 
 
 def _edge(options: Namespace) -> int:
-    config = load(options.config, os.environ)
+    config = load(options.config, os.environ, serving=True)
     handler = log.configure()
     try:
         run_to_end(run_edge(config, options.config))
@@ -217,6 +231,9 @@ def _migrate(options: Namespace) -> int:
 
 
 def _usage(options: Namespace) -> int:
+    if options.first and options.last and options.first > options.last:
+        print(f"--from {options.first} is later than --to {options.last}", file=sys.stderr)
+        return 2
     config = load(options.config, os.environ)
     for line in run_to_end(report.usage(config, options.organization, options.by, options.first, options.last)):
         print(line)
@@ -228,6 +245,12 @@ def _reconcile(options: Namespace) -> int:
     for line in findings.lines():
         print(line)
     return 1 if findings.gaps else 0
+
+
+def _rebook(options: Namespace) -> int:
+    for line in run_to_end(rebook(load(options.config, os.environ), Clock())):
+        print(line)
+    return 0
 
 
 def _say(text: str) -> None:

@@ -7,24 +7,27 @@ billing by name, and reports everything that is wrong at once, each with its lin
 from __future__ import annotations
 
 import importlib
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from gateway.admin import AdminOptions
+from gateway.admin.options import AdminOptions
+from gateway.config.certificates import check_certificates
 from gateway.config.names import check_names, check_upstream
 from gateway.config.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.config.reader import read
 from gateway.config.source import ConfigError, Source, Steps, descend, error_lines
 from gateway.config.watch import ReloadOptions
 from gateway.config.wording import Finding, did_you_mean, findings
-from gateway.consumers import ConsumerOptions
+from gateway.consumers import ConsumerOptions, Name
 from gateway.downstream.listener import ListenerOptions
+from gateway.downstream.shedding import SheddingOptions
 from gateway.metering.usage import UsageOptions
 from gateway.networks import Network
 from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams
+from gateway.permissions import PermissionText
 from gateway.route import RouteOptions
 from gateway.stores.store import StoresOptions
 from gateway.upstream.options import UpstreamOptions
@@ -52,6 +55,8 @@ class GatewayConfig(Options):
     """Edge processes; `auto` starts one per core."""
     drain_timeout: Duration = 30.0
     """How long requests in flight may take to finish when a process stops."""
+    shedding: SheddingOptions | None = None
+    """Refusing requests while a process cannot keep up; without it none is refused."""
     reload: ReloadOptions = ReloadOptions()
     """Taking a changed configuration while requests are served."""
     stores: StoresOptions = StoresOptions()
@@ -70,11 +75,14 @@ class GatewayConfig(Options):
     """How usage becomes rows and money."""
     control: ControlOptions = ControlOptions()
     """Where organizations, users, roles and keys are kept."""
+    roles: dict[Name, list[PermissionText]] = {}
+    """Permissions by the name of the role that has them: `reader: ["books:read"]`."""
     consumers: list[ConsumerOptions] = []
-    """Fixed consumers with hashed keys, for running without a control plane."""
+    """Who may call, and which organization pays for it."""
 
     _chains: dict[str | None, list[PluginSpec]] = PrivateAttr(default_factory=dict)
     _shared: dict[str, Options] = PrivateAttr(default_factory=dict)
+    _warnings: list[str] = PrivateAttr(default_factory=list)
     _source: Source = PrivateAttr()
 
     @property
@@ -85,10 +93,16 @@ class GatewayConfig(Options):
     def plugins_of(self, route: RouteOptions | None) -> list[PluginSpec]:
         """The plugins that a route runs, in order: those of the top level first, then its own.
 
-        A plugin that the route lists again keeps its place and takes the route's options. None stands for requests
-        that no route takes; they run the plugins of the top level. Only `load` makes a configuration that knows this.
+        A plugin that the route lists again keeps its place and takes the route's options, and one that must be
+        `behind` others is moved there. None stands for requests that no route takes; they run the plugins of the top
+        level. Only `load` makes a configuration that knows this.
         """
         return self._chains[route.name if route is not None else None]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is not wrong, but will be or should not be, each with its line. Only `load` for serving finds any."""
+        return self._warnings
 
     def shared(self, plugin: str) -> Options | None:
         """The top-level section that a plugin owns (its `Shared`), or None if the file has none."""
@@ -99,17 +113,20 @@ class GatewayConfig(Options):
         return self._shared
 
 
-def load(path: Path | str, environment: Mapping[str, str]) -> GatewayConfig:
-    """Read and check a configuration file. Raises ConfigError with everything that is wrong with it."""
+def load(path: Path | str, environment: Mapping[str, str], *, serving: bool = False) -> GatewayConfig:
+    """Read and check a configuration file. Raises ConfigError with everything that is wrong with it.
+
+    `serving`: it is to be served with, so the files it names must be fit for that; who only bills need not have them.
+    """
     source = read(path, environment)
-    config = compose(source)
+    config = compose(source, serving=serving)
     config._source = source
     return config
 
 
-def compose(source: Source) -> GatewayConfig:
+def compose(source: Source, *, serving: bool = False) -> GatewayConfig:
     """Check what was read. Raises ConfigError with everything that is wrong with it."""
-    return _Composition(source).config()
+    return _Composition(source).config(serving)
 
 
 class _Composition:
@@ -117,23 +134,38 @@ class _Composition:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._directory = Path(source.place(()).file).parent
         self._unusable: set[str] = set()  # plugins that cannot be loaded; said once
 
-    def config(self) -> GatewayConfig:
+    def config(self, serving: bool) -> GatewayConfig:
         """The configuration, whole. Raises ConfigError."""
         shared = self._sections()
         top = self._chain(("plugins",))
         own = [self._chain(("routes", index, "plugins")) for index in range(self._length(("routes",)))]
         config = self._checked(GatewayConfig, (), leave_out=shared)
         check_names(self._source)
+        warnings = check_certificates(self._source) if serving else []
         if self._source.faults or config is None:
             raise ConfigError(error_lines(self._source.faults), self._source.files)
-        config._chains = {None: top} | {
-            route.name: list({spec.name: spec for spec in (*top, *specs)}.values())
+        config._chains = {None: _in_order(top)} | {
+            route.name: _in_order({spec.name: spec for spec in (*top, *specs)}.values())
             for route, specs in zip(config.routes, own, strict=True)
         }
+        self._check_needs(config._chains.values())
         config._shared = {name: options for name, options in shared.items() if options is not None}
+        config._warnings = warnings
         return config
+
+    def _check_needs(self, chains: Iterable[list[PluginSpec]]) -> None:
+        """Raises ConfigError if a plugin stands where nothing guards what it needs."""
+        for chain in chains:
+            guarded: set[str] = set()
+            for spec in chain:
+                if spec.plugin.needs and spec.plugin.needs not in guarded:
+                    self._source.fault(spec.steps, f"needs {spec.plugin.needs}, and no plugin of this route does that")
+                guarded.add(spec.plugin.guards)
+        if self._source.faults:
+            raise ConfigError(error_lines(self._source.faults), self._source.files)
 
     def _length(self, steps: Steps) -> int:
         value = self._source.at(steps)
@@ -181,7 +213,7 @@ class _Composition:
         if name in self._unusable:
             return None
         try:
-            plugin = load_plugin(name)
+            plugin = load_plugin(name, self._directory)
         except UnknownPlugin as error:
             self._source.fault(steps, f"{error}{did_you_mean(name, plugin_names())}")
             return None
@@ -221,6 +253,19 @@ class _Composition:
         if not finding.quotes or not hidden:
             return finding
         return finding._replace(text=safe.get(finding.steps, f"the value of {', '.join(hidden)} does not fit here"))
+
+
+def _in_order(specs: Iterable[PluginSpec]) -> list[PluginSpec]:
+    """As listed, but each plugin behind the last one that guards what it must be `behind` or `needs`."""
+    listed = list(enumerate(specs))
+    last = {spec.plugin.guards: place for place, spec in listed if spec.plugin.guards}
+
+    def turn(item: tuple[int, PluginSpec]) -> tuple[int, bool]:
+        place, spec = item
+        guard = last.get(spec.plugin.needs or spec.plugin.behind, place)
+        return max(place, guard), guard > place
+
+    return [spec for _, spec in sorted(listed, key=turn)]
 
 
 def _tried(kind: type[O], value: Any) -> tuple[O | None, list[Finding]]:

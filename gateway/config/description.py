@@ -14,22 +14,24 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from gateway.config.configuration import GatewayConfig
 from gateway.config.plugin_loader import PluginSpec
 from gateway.config.source import Source, Steps, descend
+from gateway.downstream.listener import ListenerOptions
 from gateway.log import redact
 from gateway.options import Options, Unit, fields_by_key, unit_of, write_amount
 from gateway.route import UNMATCHED
+from gateway.upstream.options import UpstreamOptions
 
 Part: TypeAlias = dict[str, str]
 """Options by their way in the part, such as `match.path`, each as it would be written in the file."""
 Description: TypeAlias = dict[str, Part]
-"""The parts: `route api`, `route api, plugin limits`, `upstream demo`, `gateway` for what is in none, and so on."""
+"""The parts: `route api`, `route api, plugin cors`, `upstream demo`, `gateway` for what is in none, and so on."""
 
 NONE: Final = "none"
 GUARDED_BY: Final = "guarded by "
-"""Begins the option that names the plugins which guard a route; the rest of it says what for."""
+"""Begins an option that says what guards a part, such as the plugins of a route; the rest of it says what for."""
 _HIDDEN: Final = "(hidden)"
-_SECRET: Final = re.compile(r"(?i)secret|passw|token|credential|private|api_?key")
+_SECRET: Final = re.compile(r"(?i)secret|pass(?:w|phrase)|token|credential|private|api_?key|\bsalt\b")
 _DESCRIBED_APART: Final = ("listeners", "upstreams", "routes", "consumers", "plugins")
-_LABELS: Final = ("name", "url", "id", "bind")
+_LABELS: Final = ("name", "url", "id", "bind", "upstream")
 """Options that tell the blocks of a list apart."""
 
 
@@ -45,6 +47,15 @@ class Option(NamedTuple):
 def describe(config: GatewayConfig) -> Description:
     """The whole of a configuration that was read from a file."""
     return _Description(config.source).of(config)
+
+
+def match_of(config: GatewayConfig, place: int) -> dict[str, Any]:
+    """What the route at this place matches, as far as it says so; the values of header fields as they may be shown."""
+    shown = _Description(config.source).shown
+    match = config.routes[place].match.model_dump(exclude_defaults=True)
+    for name, value in match.get("headers", {}).items():
+        match["headers"][name] = shown(("routes", place, "match", "headers", name), value)
+    return match
 
 
 def options_of(block: Any, source: Source, steps: Steps) -> Iterator[Option]:
@@ -68,10 +79,10 @@ class _Description:
         for name, section in config.sections().items():
             described[f"section {name}"] = self._part(section, (name,))
         for place, listener in enumerate(config.listeners):
-            bind = self._shown(("listeners", place, "bind"), listener.bind)
-            described[f"listener {bind}"] = self._part(listener, ("listeners", place))
+            bind = self.shown(("listeners", place, "bind"), listener.bind)
+            described[f"listener {bind}"] = self._part(listener, ("listeners", place)) | _guards_of_listener(listener)
         for name, upstream in config.upstreams.items():
-            described[f"upstream {name}"] = self._part(upstream, ("upstreams", name))
+            described[f"upstream {name}"] = self._part(upstream, ("upstreams", name)) | _guards_of_upstream(upstream)
         for place, route in enumerate(config.routes):
             described[f"route {route.name}"] = self._part(route, ("routes", place))
             self._add_plugins(described, f"route {route.name}", config.plugins_of(route))
@@ -112,26 +123,40 @@ class _Description:
     def _label(self, item: Any, steps: Steps) -> str:
         """What an item of a list is called: its name, itself where it has no options, or its place."""
         if not isinstance(item, Options):
-            return self._shown(steps, _written(item, None))
+            return self.shown(steps, _written(item, None))
         for label in _LABELS:
             if isinstance(value := getattr(item, label, None), str):
-                return self._shown((*steps, label), value)
+                return self.shown((*steps, label), value)
         return str(steps[-1])
 
     def _text(self, option: Option) -> str:
         key = str(option.steps[-1])
         if key == "sha256":
-            return self._shown(option.steps, f"{option.value[:8]}…")
+            return self.shown(option.steps, f"{option.value[:8]}…")
         if isinstance(option.value, str) and option.value and _SECRET.search(key):
-            return self._shown(option.steps, _HIDDEN)
-        return self._shown(option.steps, _written(option.value, option.unit))
+            return self.shown(option.steps, _HIDDEN)
+        return self.shown(option.steps, _written(option.value, option.unit))
 
-    def _shown(self, steps: Steps, text: str) -> str:
+    def shown(self, steps: Steps, text: str) -> str:
         """The text, or where something in it was put in for something else, what is written there."""
         for there in self._source.written:
             if there[: len(steps)] == steps or steps[: len(there)] == there:
                 return redact(_written(descend(self._as_written, min(there, steps, key=len)), None))
         return redact(text)
+
+
+def _guards_of_listener(listener: ListenerOptions) -> Part:
+    if listener.tls is None:
+        return {}
+    guards = {f"{GUARDED_BY}TLS": f"{listener.tls.min_version} or newer"}
+    if listener.tls.client_ca is not None and listener.tls.client_auth == "required":
+        guards[f"{GUARDED_BY}client certificates"] = "required"
+    return guards
+
+
+def _guards_of_upstream(upstream: UpstreamOptions) -> Part:
+    verified = upstream.secure and (upstream.tls is None or upstream.tls.verify)
+    return {f"{GUARDED_BY}verification of targets": "on"} if verified else {}
 
 
 def _written(value: Any, unit: Unit | None) -> str:

@@ -16,11 +16,14 @@ from gateway.path import path_pattern
 def check_names(source: Source) -> None:
     """Add a fault to the source for each name that is unknown or taken."""
     for route in _items(source, ("routes",)):
-        check_upstream(source, (*route, "upstream"))
+        arms = _items(source, (*route, "split"))
+        for named in (route, *arms, (*route, "mirror"), (*route, "fallback")):
+            check_upstream(source, (*named, "upstream"))
     _paths_are_patterns(source)
     _matches_differ(source)
     _once(source, ((*route, "name") for route in _items(source, ("routes",))), "name")
     _once(source, ((*consumer, "name") for consumer in _items(source, ("consumers",))), "name")
+    _roles_exist(source)
     keys = [_items(source, (*consumer, "keys")) for consumer in _items(source, ("consumers",))]
     for own in keys:
         _once(source, ((*key, "id") for key in own), "id")
@@ -41,6 +44,16 @@ def check_upstream(source: Source, steps: Steps) -> None:
     if isinstance(name, str) and name not in known:
         shown = source.shown(steps)
         source.fault(steps, f'unknown upstream "{shown}"{did_you_mean(shown, known)}')
+
+
+def _roles_exist(source: Source) -> None:
+    roles = source.at(("roles",))
+    known = list(roles) if isinstance(roles, dict) else []
+    for consumer in _items(source, ("consumers",)):
+        for steps in _items(source, (*consumer, "roles")):
+            if isinstance(role := source.at(steps), str) and role not in known:
+                shown = source.shown(steps)
+                source.fault(steps, f'unknown role "{shown}"{did_you_mean(shown, known)}')
 
 
 def _paths_are_patterns(source: Source) -> None:

@@ -6,7 +6,11 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -36,13 +40,21 @@ class PluginSpec:
     config: PluginConfig
     steps: tuple[str | int, ...] = ()
 
+    def unmade(self) -> AnyPlugin:
+        """The plugin before it is made, to be looked at: it has its options and its hooks, which cannot be called."""
+        plugin = self.plugin.__new__(self.plugin)
+        plugin.config = self.config
+        return plugin
 
-def load_plugin(name: str) -> type[AnyPlugin]:
-    """The plugin of this name: `limits` is the module `plugins.limits`, a dotted name is a module of your own.
+
+def load_plugin(name: str, beside: Path | None = None) -> type[AnyPlugin]:
+    """The plugin of this name: `cors` is the module `plugins.cors`, a dotted name is a module of your own.
+
+    That one is found wherever Python finds it, else in the directory `beside`.
 
     The module holds one class `Config` and one subclass of `Plugin[Config]`. Raises PluginError.
     """
-    module = _module(name)
+    module = _module(name, beside)
     kinds = [kind for kind in _own_classes(module) if issubclass(kind, Plugin)]
     config = getattr(module, "Config", None)
     if len(kinds) != 1:
@@ -79,11 +91,12 @@ def plugin_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if _NAME.fullmatch(module.name))
 
 
-def _module(name: str) -> ModuleType:
+def _module(name: str, beside: Path | None = None) -> ModuleType:
     if _NAME.fullmatch(name):
         path = f"{_FOLDER}.{name}"
     elif _DOTTED.fullmatch(name):
         path = name
+        _look_in(beside, name.partition(".")[0])
     else:
         raise UnknownPlugin(f'"{name}" is no name of a plugin')
     try:
@@ -94,6 +107,15 @@ def _module(name: str) -> ModuleType:
         raise PluginError(f'plugin "{name}" cannot be loaded: {_said(error)}') from error
     except (Exception, SystemExit) as error:  # a stranger's module may raise anything
         raise PluginError(f'plugin "{name}" cannot be loaded: {_said(error)}') from error
+
+
+def _look_in(directory: Path | None, package: str) -> None:
+    """Have Python look in a directory for a package that it finds nowhere else. It looks there last."""
+    if directory is None or package in sys.modules or find_spec(package) is not None:
+        return
+    path = str(directory.absolute())
+    if PathFinder.find_spec(package, [path]) is not None and path not in sys.path:
+        sys.path.append(path)
 
 
 def _said(error: BaseException) -> str:

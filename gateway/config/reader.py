@@ -2,6 +2,7 @@
 
 YAML 1.2 is read rather than 1.1, so that `on`, `off`, `yes` and `12:30` stay text. On top of it come `${NAME}`,
 `${NAME:-default}` and `${file:path}` inside a value, `$${` for a literal `${`, and `!include path` in place of a value.
+`${method}` alone is no variable of the environment: it is `{method}`, the request's, as templates write it.
 What is wrong is collected rather than raised, so that one run names everything.
 """
 
@@ -24,6 +25,8 @@ MAX_INCLUDES: Final = 100
 
 _TAG: Final = "tag:yaml.org,2002:"
 _SUBSTITUTION: Final = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+_REQUESTS: Final = "method"
+"""The one name between `${` and `}` that the request fills in, not the environment."""
 _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _PLAIN_WORDS: Final = (
     (r"'\\t' that cannot start any token", "a tab is used for indentation (use spaces)"),
@@ -186,6 +189,9 @@ class _Reader:
 
     def _substituted(self, text: str, steps: Steps, place: Place) -> str:
         def replacement(match: re.Match[str]) -> str:
+            if match[1] == _REQUESTS:
+                return f"{{{_REQUESTS}}}"
+            self.source.written[steps] = text
             if match[0] == "$${":
                 return "${"
             try:
@@ -194,7 +200,6 @@ class _Reader:
                 self.source.unreadable(steps, str(error), place)
                 return ""
 
-        self.source.written[steps] = text
         return _SUBSTITUTION.sub(replacement, text)
 
     def _looked_up(self, inner: str | None) -> str:

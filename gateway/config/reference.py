@@ -31,6 +31,7 @@ Written by `tallygate reference` from the option classes: to change a text, chan
   is an error.
 - `${NAME}` and `${NAME:-default}` come from the environment, `${file:path}` from a file, relative to the file that
   names it. One that cannot be resolved is an error. Between braces put it in quotes. `$${` is a literal `${`.
+  `${method}` alone is the request's method: the same as `{method}`.
 - `!include path` puts another YAML file in place of a value, relative to the file that includes it.
 - An unknown key is an error. `tallygate check` names every error with its line.
 """
@@ -39,7 +40,9 @@ _PLUGINS_HEAD: Final = f"""\
 ## Plugins
 
 A plugin is listed under `plugins` at the top, where it runs on every route, or under a route's `plugins`. They run in
-the order of the list. A dotted name, such as `- my_company.plugins.stamp:`, loads a module of your own.
+the order of the list, except that those that must know who calls wait for the plugin that finds out. A dotted name,
+such as `- my_company.plugins.stamp:`, loads a module of your own, wherever Python finds it, or from the directory of
+the configuration.
 
 Where a value is a template, names in braces stand for what the request brings: {_TEMPLATE_NAMES}.
 `host` is without the port that `authority` has, `target` is path and query; `param.NAME` is a parameter of the route's
@@ -175,14 +178,6 @@ def _default(field: FieldInfo) -> str:
     if unit := unit_of(field.metadata):
         return f"`{write_amount(value, unit)}`"
     return f"`{json.dumps(value, default=str)}`" if not isinstance(value, str) else f"`{value}`" if value else "empty"
-
-
-_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-_SUBSTITUTION: Final = {
-    "description": "Taken from the environment or from a file.",
-    "type": "string",
-    "pattern": r"\$\{[^{}]+\}",
-}
 
 
 def schema() -> dict[str, Any]:

@@ -137,7 +137,7 @@ def stamp(file: str) -> Stamp | None:
 
 
 def error_lines(faults: list[Fault]) -> list[str]:
-    """`gateway.yaml:41: routes[2].plugins.limits: …`, one line for each fault, in reading order, at most 100."""
+    """`gateway.yaml:41: routes[2].plugins.cors: …`, one line for each fault, in reading order, at most 100."""
     lines = [_line(fault) for fault in sorted(set(faults))]
     more = len(lines) - MAX_ERRORS
     return [*lines[:MAX_ERRORS], f"… and {more} more"] if more > 0 else lines
@@ -151,7 +151,7 @@ def _line(fault: Fault) -> str:
 
 
 def route_to(steps: Steps) -> str:
-    """`routes[2].plugins.limits.burst`: a plugin is named by its name, not by its place in the list as well."""
+    """`routes[2].plugins.cors.max_age`: a plugin is named by its name, not by its place in the list as well."""
     text = ""
     for index, step in enumerate(steps):
         if isinstance(step, str):

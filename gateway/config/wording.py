@@ -91,7 +91,7 @@ def findings(kind: type[Options], error: ValidationError, value: Any) -> list[Fi
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean "burst"?)` where a known word is close, else nothing."""
+    """` (did you mean "max_age"?)` where a known word is close, else nothing."""
     close = get_close_matches(word[:64], list(known), n=1, cutoff=0.6)
     return f' (did you mean "{close[0]}"?)' if close else ""
 

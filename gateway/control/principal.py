@@ -21,6 +21,7 @@ from gateway.clock import Clock
 from gateway.control import grants
 from gateway.control.database import EVERYBODY
 from gateway.control.records import Roles
+from gateway.permissions import Grants
 from gateway.postgres import Database
 from gateway.problem import PermissionDenied, Unauthorized
 from gateway.stores.address import write_private
@@ -41,7 +42,7 @@ class Principal:
 
     def require(self, permission: str) -> None:
         """Raises PermissionDenied, which says what is missing."""
-        if not grants.allows(self.permissions, permission):
+        if not Grants.of(self.permissions).decide(permission).allowed:
             raise PermissionDenied(f"This needs the permission {permission}.", permission=permission)
 
     def require_all(self, granted: tuple[str, ...]) -> None:

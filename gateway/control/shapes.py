@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.control import grants
+from gateway.permissions import PermissionText
 
 MOST: Final = 100
 """Entries of any list that a client may send."""
@@ -32,11 +32,6 @@ def _within_reason(value: datetime) -> datetime:
     if not datetime(2000, 1, 1, tzinfo=UTC) < value < datetime(9000, 1, 1, tzinfo=UTC) - timedelta(days=1):
         raise ValueError("not a year between 2000 and 9000")
     return value
-
-
-def _parsed(text: str) -> str:
-    grants.parse(text)
-    return text
 
 
 def _network(text: str) -> str:
@@ -60,7 +55,7 @@ Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,200}$")]
 Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_within_reason)]
 """A point in time (RFC 3339), with its offset."""
 Instant = Annotated[datetime, Field(strict=False)]
-Permission = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_parsed)]
+Permission = Annotated[PermissionText, Field(min_length=1, max_length=800)]
 """`resource:action`, `!` before it to deny, ` if …` behind it for a condition."""
 Network = Annotated[str, Field(min_length=1, max_length=50), AfterValidator(_network)]
 """An address or a network in CIDR notation."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import struct
-from asyncio import Future, Protocol, Transport
+from asyncio import Protocol, Transport
+from collections.abc import Callable
 from math import inf
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.body import BodyUnwanted, ClientGone
-from gateway.downstream.pace import Inflow, Outflow
+from gateway.downstream.upload import Upload
 from gateway.exchange import Exchange, Request
 from gateway.forwarding import client_head, interim_head
 from gateway.http1.request_reader import RequestReader
+from gateway.pace import Outflow
 from gateway.problem import Problem, RequestTimeout
 
 if TYPE_CHECKING:
     from gateway.downstream.listener import Listener
     from gateway.downstream.serving import Serving
+    from gateway.upstream.tunnel import Tunnel
 
 LINGER_SECONDS: Final = 2.0
 """How long a connection that is closing is read on after its client has taken all."""
@@ -27,24 +30,23 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class ClientConnection(Protocol):
     """One client's connection: requests come in one after another, each answered before the next is read.
 
-    It is the Client of `delivery` and the Source of its requests' bodies. The listener lets it look at its deadlines.
+    It is the Client of `delivery`. The listener lets it look at its deadlines.
     """
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._options = listener.options
         self._loop = listener.loop
-        self._reader = RequestReader(self, self._options.max_head)
+        self._upload = Upload(self, self._options.minimum_body_rate)
+        self._reader = RequestReader(self._upload, self._options.max_head)
         self._transport: Transport | None = None
         self.serving: Serving | None = None
         self._exchange: Exchange | None = None
-        self._drained: Future[None] | None = None
+        self._drained: Callable[[], None] | None = None
         self._outflow: Outflow | None = None  # since it is watched whether the client takes anything
         self._ending = False  # no request follows: what is unsent still goes out
         self._lingering = False
-        self._held = False  # we do not read because the body's reader is slow
-        self._invited = True  # the client need not wait for 100 (Continue)
-        self._inflow: Inflow | None = None
+        self._tunnel: Tunnel | None = None
         self._deadline = 0.0  # of the head that is arriving
         self._idle_until = 0.0  # 0 where a head is arriving
         self.peer = ""
@@ -102,8 +104,8 @@ class ClientConnection(Protocol):
         self.blocked = False
         self._outflow = None
         drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        if drained is not None:
+            drained()
         self._resume()
 
     # The Client of delivery
@@ -115,11 +117,9 @@ class ClientConnection(Protocol):
             if self._outflow is not None:
                 self._outflow.unsent += len(data)
 
-    async def drain(self) -> None:
-        """Wait until the client has taken enough of what was written."""
-        if self.blocked and not self.gone:
-            self._drained = self._loop.create_future()
-            await self._drained
+    def when_drained(self, go_on: Callable[[], None]) -> None:
+        """Call back when the client, blocked at the moment, has taken enough of what was written, or is gone."""
+        self._drained = go_on
 
     def cut(self) -> None:
         """Break off in a way the client must notice: with a reset, so that no half response looks whole."""
@@ -127,6 +127,17 @@ class ClientConnection(Protocol):
         if self._transport is not None:
             self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
             self._transport.abort()
+
+    def hand_over(self, tunnel: Tunnel) -> bytes:
+        """The connection is the tunnel's from now on. What has arrived behind the request already."""
+        transport, self._transport, self._tunnel = self._transport, None, tunnel
+        if transport is not None:
+            tunnel.client.take_over(transport)
+        if self.blocked:
+            tunnel.client.pause_writing()
+        if self._listener.stopping:
+            _ = self.leave("the gateway stops")
+        return self._reader.take_rest()
 
     def done(self) -> None:
         """The exchange is over: go on with the next one, or close."""
@@ -150,27 +161,21 @@ class ClientConnection(Protocol):
             reader.waiting = True
             self._idle_until = self._loop.time() + self._options.idle_timeout
 
-    # The Source of a request's body
+    # What its requests' bodies ask of it
 
-    def invite_body(self) -> None:
-        """Tell a client that waits for it to send its body (RFC 9110 §10.1.1)."""
-        if not self._invited:
-            self._inform(100, [])
-
-    def pause_body(self) -> None:
-        self._held = True
+    def pause_reading(self) -> None:
         if self._transport is not None:
             self._transport.pause_reading()
 
-    def resume_body(self) -> None:
-        self._held = False
-        self._mark_body()
+    def resume_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def abandon_body(self) -> None:
-        """The rest of the request's body is of no interest: it is not read, and the connection ends with the answer."""
-        self.keep_alive = False
+    def inform(self, status: int, fields: list[tuple[str, str]]) -> None:
+        """Send an interim response (1xx); 100 only to a client that waits for it."""
+        if self.gone or (status == 100 and (self._reader.complete or not self._upload.invites())):
+            return
+        self.write(interim_head(status, fields))
 
     # Requests
 
@@ -182,10 +187,9 @@ class ClientConnection(Protocol):
             request.scheme = listener.forwarding.scheme_of(self.peer, request.headers) or request.scheme
         self.keep_alive = request.keep_alive
         if not request.http10:
-            request.inform = self._inform
-        self._invited = not request.expects_continue
+            request.inform = self.inform
         if not self._reader.complete:
-            self._mark_body()
+            self._upload.begin(request)
         exchange = self._exchange = Exchange(request, listener.clock)
         serving = listener.begin(exchange, self)
         if self._exchange is exchange:  # else it is over already
@@ -212,14 +216,6 @@ class ClientConnection(Protocol):
         if request is not None:
             self._begin(request)
 
-    def _inform(self, status: int, fields: list[tuple[str, str]]) -> None:
-        if self.gone or (status == 100 and self._invited):
-            return
-        if status == 100:
-            self._invited = True
-            self._mark_body()
-        self.write(interim_head(status, fields))
-
     def _refuse(self, problem: Problem) -> None:
         """Answer what is no request; nothing that follows on this connection can be trusted."""
         self._listener.count_refusal(problem)
@@ -232,9 +228,13 @@ class ClientConnection(Protocol):
     # Endings and deadlines
 
     def close_if_idle(self) -> None:
-        """Close now if no request is under way; the process is about to stop."""
+        """Close now if no request is under way."""
         if self._exchange is None and self._transport is not None and not self._lingering:
             self._end(self._transport)
+
+    def leave(self, reason: str) -> bool:
+        """Take leave in a tunnel, which then ends by itself within moments; False if there is none to take leave in."""
+        return self._tunnel is not None and self._tunnel.leave(reason)
 
     def cancel(self) -> None:
         """Stop at once: the deadline for draining has passed."""
@@ -245,13 +245,15 @@ class ClientConnection(Protocol):
 
     def check(self, now: float) -> None:
         """End the connection if its present phase lasted too long."""
-        if self.blocked or self._ending:
+        if self._tunnel is not None:
+            self._tunnel.check(now)
+        elif self.blocked or self._ending:
             self._check_outflow(now)
         elif self._exchange is None:
             if now > (self._idle_until or self._deadline):
                 self._expire()
-        elif not self._reader.complete and not self._held:
-            self._check_body_rate(self._exchange, now)
+        elif not self._reader.complete:
+            self._upload.check(self._exchange, now)
 
     def _check_outflow(self, now: float) -> None:
         transport, outflow = self._transport, self._outflow
@@ -272,15 +274,6 @@ class ClientConnection(Protocol):
             self._refuse(RequestTimeout())
         elif self._transport is not None:
             self._end(self._transport)
-
-    def _check_body_rate(self, exchange: Exchange, now: float) -> None:
-        if self._inflow is None or (not self._invited and not exchange.bytes_in):
-            return  # it waits to be invited, as it may
-        if self._inflow.too_slow(exchange.bytes_in, now, self._options.minimum_body_rate):
-            exchange.request.body.fail(RequestTimeout("The request's body arrived too slowly."))
-
-    def _mark_body(self) -> None:
-        self._inflow = Inflow(self._exchange.bytes_in if self._exchange is not None else 0, self._loop.time())
 
     def _await_head(self) -> None:
         """From now on the next head has its time."""

@@ -6,6 +6,7 @@ from asyncio import get_running_loop
 
 from gateway.clock import Clock
 from gateway.downstream.serving import Client, Serving
+from gateway.downstream.shedding import Shedding
 from gateway.downstream.traffic import Traffic
 from gateway.exchange import Exchange
 from gateway.problem import Problem
@@ -16,9 +17,12 @@ from gateway.router import Router
 class Delivery:
     """Serves exchanges, one call each."""
 
-    def __init__(self, router: Router, unmatched: Unmatched, *, traffic: Traffic, clock: Clock) -> None:
+    def __init__(
+        self, router: Router, unmatched: Unmatched, *, traffic: Traffic, clock: Clock, shedding: Shedding | None = None
+    ) -> None:
         self._router = router
         self._unmatched = unmatched
+        self._shedding = shedding
         self.traffic = traffic
         self.clock = clock
         self.loop = get_running_loop()
@@ -38,5 +42,9 @@ class Delivery:
             if (body.length or body.received) > body.limit:
                 body.refuse()
         serving = Serving(exchange, client, route, self)
-        serving.begin()
+        shedding = self._shedding
+        if shedding is not None and shedding.share and route.sheddable and shedding.refuses():
+            serving.failed(shedding.problem())  # before any plugin has seen it: a refusal must cost next to nothing
+        else:
+            serving.begin()
         return serving

@@ -4,25 +4,28 @@ The event of a metered request is written by a hook in the moment the last byte 
 to the socket. Everything before may stream; backpressure runs through both connections.
 
 The usual exchange waits once, for its upstream, and goes on in the stack that brings the answer. Only what has to wait
-more often is a coroutine: a chain with hooks that wait is a task, a body that is still arriving a Drive.
+more often is a coroutine: a chain with hooks that wait is a task, a body that is still arriving a Drive; but each of
+its pieces goes on, once more, in the stack that brings it (`streaming.py`).
 """
 
 from __future__ import annotations
 
 import logging
 from asyncio import CancelledError, Task
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from gateway.body import Body
 from gateway.chain import Entering, as_problem
 from gateway.clock import uuid_text
 from gateway.downstream.drive import Drive
+from gateway.downstream.streaming import Streaming
 from gateway.exchange import Exchange, Response
-from gateway.forwarding import client_head, passing_trailers
-from gateway.http1.grammar import CHUNKED, chunk, last_chunk
+from gateway.forwarding import WEBSOCKET, client_head
+from gateway.http1.grammar import CHUNKED
 from gateway.problem import BadGateway, Problem
 from gateway.upstream.call import response_of
+from gateway.upstream.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from gateway.downstream.delivery import Delivery
@@ -35,6 +38,7 @@ Sending: TypeAlias = Coroutine[Any, Any, None]
 log = logging.getLogger(__name__)
 
 _WITHOUT_BODY: Final = frozenset({204, 304})
+_SWITCHING: Final = WEBSOCKET.encode()
 
 
 class Client(Protocol):
@@ -46,11 +50,13 @@ class Client(Protocol):
 
     def write(self, data: bytes) -> None: ...
 
-    async def drain(self) -> None: ...
+    def when_drained(self, go_on: Callable[[], None]) -> None: ...
 
     def cut(self) -> None: ...
 
     def done(self) -> None: ...
+
+    def hand_over(self, tunnel: Tunnel) -> bytes: ...
 
 
 class BrokenResponse(Exception):
@@ -74,21 +80,17 @@ class Serving:
         """Walk in. What never has to wait may be over when this returns."""
         exchange, route = self._exchange, self._route
         chain = route.chain
-        entering: Entering | None = None
-        if not chain.waits:
-            try:
-                answer = chain.enter(exchange)
-            except Exception as error:  # noqa: BLE001 - the border: what is no Problem becomes one, and is logged
-                answer = self._problem(error)
-            if answer is None:
-                self._call = route.forward(exchange, self)
-                return
-            if isinstance(answer, Response):
-                self._respond(answer)
-                return
-            entering = answer
-        # Not through Background: the connection holds the only reference that is needed, and cancels it.
-        self._work = self.delivery.loop.create_task(self._walk(entering))
+        try:
+            answer = chain.enter(exchange)
+        except Exception as error:  # noqa: BLE001 - the border: what is no Problem becomes one, and is logged
+            answer = self._problem(error)
+        if answer is None:
+            self._call = route.forward(exchange, self)
+        elif isinstance(answer, Response):
+            self._respond(answer)
+        else:
+            # Not through Background: the connection holds the only reference that is needed, and cancels it.
+            self._work = self.delivery.loop.create_task(self._walk(answer))
 
     def cancel(self) -> None:
         """The client left, or the process stops."""
@@ -117,7 +119,7 @@ class Serving:
     def _problem(self, error: Exception) -> Response:
         return as_problem(error, self._exchange).response(uuid_text(self._exchange.id))
 
-    async def _walk(self, entering: Entering | None) -> None:
+    async def _walk(self, entering: Entering) -> None:
         """In and out again through a chain that waits."""
         exchange = self._exchange
         try:
@@ -196,6 +198,8 @@ class Serving:
             data = b""
         elif isinstance(body, bytes):
             data = body
+        elif isinstance(body, Tunnel):
+            return self._upgrade(response, body)
         else:
             try:
                 piece = body.take()
@@ -233,10 +237,31 @@ class Serving:
         exchange = self._exchange
         if exchange.hold_last is not None:
             await exchange.hold_last
+        self._write(status, head + data)
         if not self._client.gone:
-            self._client.write(head + data)
-            exchange.status_sent = status
             exchange.bytes_out = len(data)
+
+    def _upgrade(self, response: Response, tunnel: Tunnel) -> Sending | None:
+        """The client gets its tunnel, unless a plugin refuses it that."""
+        exchange = self._exchange
+        try:
+            self._route.chain.upgrade(exchange)
+        except Exception as error:  # noqa: BLE001 - the border, as above
+            response.close()
+            exchange.response = self._problem(error)
+            return self._send(exchange.response)
+        return self._relay(response, tunnel)
+
+    async def _relay(self, response: Response, tunnel: Tunnel) -> None:
+        """Until its end the connection is the tunnel's."""
+        exchange, client = self._exchange, self._client
+        if client.gone:
+            exchange.outcome = "client_gone"
+            return
+        self._write(101, client_head(response, None, _SWITCHING, self.delivery.clock.http_date))
+        with self.delivery.traffic.websocket(exchange):
+            exchange.outcome = await tunnel.relay(exchange, client)
+        self._route.chain.passes(exchange, b"", True)
 
     async def _stream(self, response: Response, body: Body, piece: tuple[bytes, bool] | None) -> None:
         exchange, client = self._exchange, self._client
@@ -250,13 +275,9 @@ class Serving:
         if piece is None and not exchange.until_close:
             self._write(response.status, head)
             head = b""
+        chain, status = self._route.chain, response.status
         try:
-            last = False
-            while not last:
-                data, last = piece or await body.next()
-                piece = None
-                await self._pass_on(data, last, response.status, head, body if chunked else None)
-                head = b""
+            await Streaming(exchange, client, chain, body, status=status, head=head, chunked=chunked).run(piece)
             if declared is not None and exchange.bytes_out != int(declared) and not client.gone:
                 raise BrokenResponse(f"{exchange.bytes_out} bytes were sent where {declared} were announced")
         except CancelledError:
@@ -265,23 +286,6 @@ class Serving:
             exchange.outcome = "upstream_error"
             log.warning("request %s: response broken off: %s", uuid_text(exchange.id), error)
             client.cut()
-
-    async def _pass_on(self, data: bytes, last: bool, status: int, head: bytes, chunked: Body | None) -> None:
-        """One piece of a body that streams, through the hooks to the client, and wait if it takes no more."""
-        exchange, client, chain = self._exchange, self._client, self._route.chain
-        if client.gone:
-            exchange.outcome = "client_gone"
-        if chain.sees_body:
-            data = chain.passes(exchange, data, last)
-        if exchange.hold_last is not None and (last or exchange.until_close):
-            await exchange.hold_last
-            exchange.hold_last = None
-        framed = data if chunked is None else _in_chunks(data, last, chunked, exchange.request.accepts_trailers)
-        self._write(status, head + framed if head else framed)
-        if not client.gone:
-            exchange.bytes_out += len(data)
-        if client.blocked and not last:
-            await client.drain()
 
     def _write(self, status: int, data: bytes) -> None:
         if data and not self._client.gone:
@@ -293,8 +297,3 @@ class Serving:
         if not self._client.keep_alive:
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if self._exchange.request.http10 else b""
-
-
-def _in_chunks(data: bytes, last: bool, body: Body, accepts_trailers: bool) -> bytes:
-    framed = chunk(data) if data else b""
-    return framed + last_chunk(passing_trailers(body.trailers) if accepts_trailers else []) if last else framed

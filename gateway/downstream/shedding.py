@@ -34,29 +34,33 @@ class SheddingOptions(Options):
 
     lag: Duration = Field(default=0.1, gt=0)
     """How late the event loop may be for longer than the interval."""
-    interval: Duration = Field(default=1.0, gt=0)
+    interval: Duration = Field(default=1.0, ge=0.5)
     """How long it must be late before requests are refused, and calm before fewer are."""
     max_share: Rate = Field(default=0.9, gt=0, le=1)
-    """The largest share of requests that is refused."""
+    """The largest share of requests that is refused; routes that are not `sheddable` are left alone."""
 
 
 class Shedding:
     """One process's. `share` is the part of the requests to refuse now: 0.0 when all is well."""
 
     def __init__(self, options: SheddingOptions, metrics: Metrics, random: Random) -> None:
+        self.options = options
         self.share = 0.0
-        self._options = options
         self._step = 0
         self._side = 0  # of the bound that the lag is on: 1 above, -1 calm, 0 between
         self._changes = 0  # of the share, since it is on that side
         self._change_at = 0.0
         self._random = random.random
-        self._gauge = metrics.gauge("tallygate_shedding_share", "Share of requests refused because of overload.")
         self._shed = metrics.counter("tallygate_shed_requests_total", "Requests refused because of overload.")
+
+    def inherit(self, previous: Shedding) -> None:
+        """Go on as far as the one of other options had come that this takes the place of."""
+        self._step = previous._step
+        self.share = self._share()
 
     def observe(self, lag: float, now: float) -> None:
         """The event loop was late by `lag` seconds; to be told several times per interval."""
-        options = self._options
+        options = self.options
         side = 1 if lag > options.lag else -1 if lag < options.lag * CALM else 0
         if side != self._side:
             self._side = side
@@ -76,11 +80,13 @@ class Shedding:
 
     def problem(self) -> Overloaded:
         """The refusal. It asks the client to wait for as long as it takes, at best, until nothing is refused."""
-        return Overloaded("The gateway is overloaded.", headers=retry_after(self._step * self._options.interval))
+        return Overloaded("The gateway is overloaded.", headers=retry_after(self._step * self.options.interval))
 
     def _go_to(self, step: int) -> None:
         if (step > 0) != (self._step > 0):
             log.warning("overload: %s", "requests are refused" if step else "it is over, nothing is refused any more")
         self._step = step
-        self.share = self._options.max_share * step / STEPS
-        self._gauge.set(self.share)
+        self.share = self._share()
+
+    def _share(self) -> float:
+        return self.options.max_share * self._step / STEPS

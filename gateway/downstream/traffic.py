@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from gateway.exchange import Exchange
 from gateway.metrics import SECONDS, SERIES_PER_FAMILY, Counter, Histogram, Metrics
@@ -43,6 +45,12 @@ class Traffic:
         self._upstream_seconds = metrics.histogram(
             "tallygate_upstream_seconds", "From calling the upstream to the head of its response.", ("route",)
         )
+        self._websockets = metrics.gauge("tallygate_websockets", "Open WebSockets.", ("route",))
+        self._messages = metrics.counter(
+            "tallygate_websocket_messages_total",
+            "Messages of WebSockets that have ended; `in` is from clients.",
+            ("route", "direction"),
+        )
         self._routes: dict[str, _RouteTraffic] = {}
 
     def count(self, exchange: Exchange) -> None:
@@ -65,6 +73,18 @@ class Traffic:
         received = exchange.request.body.received
         if received:
             numbers[series.bytes_in] += received
+
+    @contextmanager
+    def websocket(self, exchange: Exchange) -> Iterator[None]:
+        """An exchange that is a WebSocket for as long as this is entered."""
+        series = self._websockets.labels(exchange.route)
+        series.inc()
+        try:
+            yield
+        finally:
+            series.inc(-1)
+            self._messages.labels(exchange.route, "in").inc(exchange.messages_in)
+            self._messages.labels(exchange.route, "out").inc(exchange.messages_out)
 
     def _bind(self, route: str) -> _RouteTraffic:
         if len(self._routes) >= SERIES_PER_FAMILY:

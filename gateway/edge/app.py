@@ -26,6 +26,8 @@ from gateway.edge.control_pipe import (
     Prepared,
     Ready,
     Refused,
+    Report,
+    Reported,
 )
 from gateway.edge.edge import Edge
 from gateway.edge.runtime import BuildFailed, Lasting
@@ -70,6 +72,10 @@ class Follower:
                     self._pipe.say(Committed(generation) if taken else Refused(generation, ["it was not prepared"]))
                 case Abort():
                     await self._abort()
+                case Report(number):
+                    answer = Reported.of(number, self._edge.report())
+                    self._pipe.say(answer)
+                    answer.close()
                 case Drain() | None:
                     await self._background.stop()
                     return message

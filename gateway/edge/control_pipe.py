@@ -2,9 +2,11 @@
 
 The child says `ready` once, or `failed` and why. A new configuration is taken in two steps: `prepare`, which is
 answered by `prepared` or `refused`, then `commit`, which is answered by `committed`, or `abort`, which is not answered.
-The supervisor says `drain`, and the child answers by ending. An end of file tells either side that the other is gone.
+`report` is answered by `reported`. The supervisor says `drain`, and the child answers by ending. An end of file tells
+either side that the other is gone.
 
 File descriptors travel beside a packet (SCM_RIGHTS): the process that hears of them has them under its own numbers.
+What may be long is in memory that has no name and a descriptor, because a packet has a limit.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import socket
 from typing import Final, TypeAlias
 
 import msgspec
+
+from gateway.upstream.report import UpstreamReport
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -74,13 +78,51 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
     generation: int
 
 
-Message: TypeAlias = Ready | Failed | Drain | Prepare | Prepared | Refused | Commit | Committed | Abort
+class Report(msgspec.Struct, frozen=True, tag="report"):
+    """Say what you know of your upstreams."""
+
+    number: int
+
+
+class Reported(msgspec.Struct, frozen=True, tag="reported"):
+    """The answer to the report of this number, in memory behind the one descriptor."""
+
+    number: int
+    descriptors: tuple[int, ...]
+
+    @classmethod
+    def of(cls, number: int, reports: list[UpstreamReport]) -> Reported:
+        """The answer that says this; its descriptor is to be closed when it was sent."""
+        descriptor = os.memfd_create("tallygate-report", os.MFD_CLOEXEC)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(_encode(reports))
+        return cls(number, (descriptor,))
+
+    def read(self) -> list[UpstreamReport]:
+        """What it says; to be asked once. Raises msgspec.DecodeError if that is nonsense."""
+        (descriptor,) = self.descriptors
+        try:
+            return _decode_reports(os.pread(descriptor, LONGEST_REPORT, 0))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Nobody wants to read it."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+Message: TypeAlias = (
+    Ready | Failed | Drain | Prepare | Prepared | Refused | Commit | Committed | Abort | Report | Reported
+)
 
 LONGEST_PACKET: Final = 64 * 1024
 MOST_DESCRIPTORS: Final = 253
 """Linux passes no more with one packet."""
+LONGEST_REPORT: Final = 16 * 2**20
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Message).decode
+_decode_reports: Final = msgspec.json.Decoder(list[UpstreamReport]).decode
 
 
 class ControlPipe:
@@ -98,7 +140,7 @@ class ControlPipe:
 
     def say(self, message: Message) -> bool:
         """Sends a message; whether it was sent. It is not where the other side is gone, or has long heard nothing."""
-        descriptors = message.descriptors if isinstance(message, Prepare) else ()
+        descriptors = message.descriptors if isinstance(message, Prepare | Reported) else ()
         try:
             socket.send_fds(self._end, [_encode(message)], descriptors)
         except OSError:
@@ -139,10 +181,10 @@ def _message(packet: bytes, descriptors: list[int]) -> Message | None:
         message: Message | None = _decode(packet)
     except msgspec.DecodeError:
         message = None
-    if isinstance(message, Prepare) and len(message.descriptors) == len(descriptors):
+    if isinstance(message, Prepare | Reported) and len(message.descriptors) == len(descriptors):
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         return msgspec.structs.replace(message, descriptors=tuple(descriptors))
     for descriptor in descriptors:
         os.close(descriptor)
-    return None if isinstance(message, Prepare) else message
+    return None if isinstance(message, Prepare | Reported) else message

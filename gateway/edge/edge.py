@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from asyncio import gather
-from collections.abc import Iterator, Sequence
+from asyncio import gather, get_running_loop
+from collections.abc import Callable, Iterator, Sequence
 from socket import socket
 from typing import Final, NamedTuple
 
@@ -18,11 +18,18 @@ from gateway.background import Background
 from gateway.config.configuration import GatewayConfig
 from gateway.downstream.client_connection import ClientConnection
 from gateway.downstream.delivery import Delivery
-from gateway.downstream.listener import Listener
+from gateway.downstream.https_redirect import HttpsRedirect
+from gateway.downstream.listener import Listener, ListenerOptions
+from gateway.downstream.serving import Client, Serving
 from gateway.edge.runtime import Lasting, Runtime
+from gateway.edge.target_gauges import TargetGauges
+from gateway.exchange import Exchange
+from gateway.upstream.report import UpstreamReport, report_of
 
 LOOK_SECONDS: Final = 0.1
 """How often is looked whether what was replaced has come to its end; at no cost per request."""
+SHOW_SECONDS: Final = 2.0
+"""How often the state of targets is brought to the metrics."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -49,7 +56,10 @@ class Edge:
         self._leaving: list[Listener] = []
         self._garbage = False
         self._background.every(LOOK_SECONDS, self._look, "retired configurations")
+        self._background.measure_lag(self._note_lag)
         metrics = lasting.metrics
+        gauges = TargetGauges(metrics)
+        self._background.every(SHOW_SECONDS, lambda: gauges.show(self.report()), "gauges of targets")
         self._generation = metrics.gauge(
             "tallygate_config_generation", "The configuration that is served with; the number grows with each reload."
         )
@@ -62,6 +72,7 @@ class Edge:
         self._cut = metrics.counter(
             "tallygate_config_retired_cut_total", "Earlier configurations whose last requests were broken off."
         )
+        self._share = metrics.gauge("tallygate_shedding_share", "Share of requests refused because of overload.")
 
     @property
     def drain_timeout(self) -> float:
@@ -102,6 +113,16 @@ class Edge:
             self._retire(before)
         return True
 
+    def report(self) -> list[UpstreamReport]:
+        """What is known of each upstream that is served with now, and of the calls to it that began before a reload."""
+        if self._runtime is None:
+            return []
+        reports = []
+        for name, upstream in self._runtime.upstreams.items():
+            earlier = {runtime.upstreams.get(name, upstream) for runtime in self._retired} - {upstream}
+            reports.append(report_of(upstream, earlier))
+        return reports
+
     async def stop(self, deadline_seconds: float) -> None:
         """Stop accepting, finish what is in flight within the deadline, then stop everything in reverse order."""
         await self.abort()
@@ -113,20 +134,27 @@ class Edge:
             await runtime.stop(list)
         await self._background.stop()
 
+    def _note_lag(self, seconds: float) -> None:
+        shedding = self._runtime.shedding if self._runtime is not None else None
+        if shedding is not None:
+            shedding.observe(seconds, get_running_loop().time())
+        self._share.set(shedding.share if shedding is not None else 0.0)
+
     async def _listen(self, runtime: Runtime, sockets: Sequence[socket]) -> None:
         """The listener of a socket that we know goes on; others begin; those whose socket is not among these end."""
         leaving, self._listeners = self._listeners, {}
-        begin, forwarding = runtime.delivery.begin, runtime.forwarding
+        forwarding = runtime.forwarding
         beginning: list[tuple[Listener, socket]] = []
-        for options, sock in zip(runtime.config.listeners, sockets, strict=True):
+        for options, tls, sock in zip(runtime.config.listeners, runtime.tls, sockets, strict=True):
+            begin = _begin(options, runtime.delivery)
             inode = os.fstat(sock.fileno()).st_ino
             listener = leaving.pop(inode, None)
             if listener is not None:
-                listener.change(options, begin, forwarding)
+                listener.change(options, begin, forwarding, tls)
                 sock.close()
             else:
                 clock, metrics = self._lasting.clock, self._lasting.metrics
-                listener = Listener(options, begin, forwarding=forwarding, clock=clock, metrics=metrics)
+                listener = Listener(options, begin, forwarding=forwarding, clock=clock, metrics=metrics, tls=tls)
                 beginning.append((listener, sock))
             self._listeners[inode] = listener
         for listener in leaving.values():
@@ -149,7 +177,7 @@ class Edge:
             self._cut.inc()
             _log.warning("more than %d earlier configurations are served with: the oldest one is cut", most)
             for connection in list(self._in_flight()):
-                if _delivery_of(connection) is oldest.delivery:
+                if _delivery_of(connection) is oldest.delivery and not connection.leave("it lasted for too long"):
                     connection.cancel()
 
     def _look(self) -> None:
@@ -176,6 +204,11 @@ class Edge:
     def _in_flight(self) -> Iterator[ClientConnection]:
         for listener in (*self._listeners.values(), *self._leaving):
             yield from listener.in_flight()
+
+
+def _begin(options: ListenerOptions, delivery: Delivery) -> Callable[[Exchange, Client], Serving]:
+    """What a listener hands its requests to."""
+    return delivery.begin if options.https_port is None else HttpsRedirect(options.https_port, delivery).begin
 
 
 def _delivery_of(connection: ClientConnection) -> Delivery | None:

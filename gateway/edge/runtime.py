@@ -11,6 +11,7 @@ import logging
 from asyncio import gather, sleep, timeout
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from random import Random
 from typing import Final, NamedTuple
 
 from gateway.background import Background
@@ -20,7 +21,10 @@ from gateway.config.configuration import GatewayConfig
 from gateway.config.plugin_loader import PluginSpec
 from gateway.consumers import Consumers
 from gateway.downstream.delivery import Delivery
+from gateway.downstream.listener import ListenerOptions
+from gateway.downstream.shedding import Shedding
 from gateway.downstream.traffic import Traffic
+from gateway.edge.destinations import Destinations
 from gateway.exchange import Request, Response
 from gateway.fetch import Fetch
 from gateway.forwarding import Forwarding
@@ -33,6 +37,7 @@ from gateway.router import Router
 from gateway.services import Services
 from gateway.spans import SpanSinks
 from gateway.stores.redis import Redis
+from gateway.tls.server import ServerTls
 from gateway.upstream.call import response_of
 from gateway.upstream.replay import ReplayMemory
 from gateway.upstream.target import TargetStates
@@ -82,7 +87,7 @@ class _Placed(NamedTuple):
 
 
 class Runtime:
-    """`delivery` serves the requests. Made by `build`, ended by `stop`."""
+    """`delivery` serves the requests, `tls` is what each listener has of it. Made by `build`, ended by `stop`."""
 
     delivery: Delivery
 
@@ -91,8 +96,13 @@ class Runtime:
         self.forwarding = _forwarding(config, previous)
         self.consumers = _consumers(config, previous)
         self.upstreams: dict[str, Upstream] = {}
+        self.shedding = _shedding(config, lasting.metrics, previous)
+        self.tls: list[ServerTls | None] = []
         self._lasting = lasting
         self._background = Background()
+        self._destinations = Destinations(
+            self.upstreams, memory=lasting.memory, background=self._background, metrics=lasting.metrics
+        )
         self._plugins: dict[tuple[str, str], _Placed] = {}
         self._started: list[_Placed] = []
         forward = _forwarder(self.upstreams)
@@ -107,6 +117,7 @@ class Runtime:
             access_log=lasting.access_log,
             forward=forward,
             spans=self._spans.to,
+            fetch=lasting.fetch,
         )
 
     @classmethod
@@ -122,7 +133,7 @@ class Runtime:
         return runtime
 
     async def stop(self, others: Callable[[], Iterable[Runtime]]) -> None:
-        """Nothing is served by it any more: stop its plugins, then the upstreams that no other one has by then."""
+        """Nothing is served by it any more: stop its plugins, then those parts that no other one has by then."""
         for placed in reversed(self._started):
             try:
                 async with timeout(STOP_SECONDS):
@@ -131,32 +142,49 @@ class Runtime:
                 log.exception("%s did not stop well", placed)
         await self._spans.stop(_SPANS_SECONDS)
         await self._background.stop()
-        shared = {upstream for other in others() for upstream in other.upstreams.values()}
-        for upstream in self.upstreams.values():
-            if upstream not in shared:
-                await upstream.stop()
+        self._destinations.look()
+        shared = {part for other in others() for part in other.parts}
+        for part in self.parts:
+            if part not in shared:
+                await part.stop()
         self.upstreams.clear()
+        self.tls.clear()
+
+    @property
+    def parts(self) -> list[Upstream | ServerTls]:
+        """Those that may be the same in the next runtime."""
+        return [*self.upstreams.values(), *filter(None, self.tls)]
 
     async def _make(self, previous: Runtime | None) -> None:
         """Every part, with room between two for the requests that the previous one serves."""
         config, clock = self.config, self._lasting.clock
         for name in config.upstreams:
             self.upstreams[name] = self._upstream(name, previous)
+        self.tls += [self._server_tls(options, previous) for options in config.listeners]
+        before = previous._destinations if previous is not None else None
         routes = []
         for options in config.routes:
-            chain = self._chain(options.name, config.plugins_of(options), previous)
-            routes.append(Route(options, chain, self.upstreams[options.upstream], clock))
+            specs = config.plugins_of(options)
+            chain = self._chain(options.name, specs, previous)
+            with _named(f"route {options.name}"):
+                behind = self._destinations.make(options, specs, before)
+            routes.append(Route(options, chain, behind, clock))
             await sleep(0)
         unmatched = Unmatched(self._chain(UNMATCHED, config.plugins_of(None), previous))
-        self.delivery = Delivery(Router(routes), unmatched, traffic=self._lasting.traffic, clock=clock)
+        traffic, shedding = self._lasting.traffic, self.shedding
+        self.delivery = Delivery(Router(routes), unmatched, traffic=traffic, clock=clock, shedding=shedding)
 
     async def _start(self, previous: Runtime | None) -> None:
         for placed in self._plugins.values():
             with _named(str(placed)):
                 await placed.plugin.start()
             self._started.append(placed)
-        before = set() if previous is None else set(previous.upstreams.values())
-        await gather(*[upstream.start() for upstream in self.upstreams.values() if upstream not in before])
+        before = set() if previous is None else set(previous.parts)
+        beginning = [_begin(part) for part in self.parts if part not in before]
+        for outcome in await gather(*beginning, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
+        self._destinations.start()
         self._spans.start(self._background)
 
     # Parts, each the same as before or the heir of what was in its place
@@ -181,6 +209,15 @@ class Runtime:
                 upstream.inherit(before)
         return upstream
 
+    def _server_tls(self, options: ListenerOptions, previous: Runtime | None) -> ServerTls | None:
+        if options.tls is None:
+            return None
+        for tls in previous.tls if previous is not None else ():
+            if tls is not None and (tls.bind, tls.options) == (options.bind, options.tls):
+                return tls
+        clock, metrics = self._lasting.clock, self._lasting.metrics
+        return ServerTls(options.tls, options.bind, background=Background(), clock=clock, metrics=metrics)
+
     def _chain(self, route: str, specs: Iterable[PluginSpec], previous: Runtime | None) -> Chain:
         plugins = [self._plugin(route, spec, previous) for spec in specs]
         with _named(f"route {route}"):
@@ -203,9 +240,25 @@ def _forwarding(config: GatewayConfig, previous: Runtime | None) -> Forwarding:
 
 
 def _consumers(config: GatewayConfig, previous: Runtime | None) -> Consumers:
-    if previous is not None and previous.config.consumers == config.consumers:
+    if previous is not None and _who_may_what(previous.config) == _who_may_what(config):
         return previous.consumers
-    return Consumers(config.consumers)
+    return Consumers(config.consumers, config.roles)
+
+
+def _who_may_what(config: GatewayConfig) -> object:
+    return config.consumers, config.roles
+
+
+def _shedding(config: GatewayConfig, metrics: Metrics, previous: Runtime | None) -> Shedding | None:
+    if config.shedding is None:
+        return None
+    before = previous.shedding if previous is not None else None
+    if before is not None and before.options == config.shedding:
+        return before
+    shedding = Shedding(config.shedding, metrics, Random())  # noqa: S311 - nothing is guarded by it
+    if before is not None:
+        shedding.inherit(before)
+    return shedding
 
 
 def _forwarder(upstreams: Mapping[str, Upstream]) -> Callable[[Request, str], Awaitable[Response]]:
@@ -215,6 +268,11 @@ def _forwarder(upstreams: Mapping[str, Upstream]) -> Callable[[Request, str], Aw
         return await response_of(lambda caller: upstreams[upstream].call(request, caller))
 
     return forward
+
+
+async def _begin(part: Upstream | ServerTls) -> None:
+    with _named(f"upstream {part.name}" if isinstance(part, Upstream) else f"listener {part.bind}"):
+        await part.start()
 
 
 @contextmanager

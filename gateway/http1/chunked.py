@@ -26,11 +26,12 @@ class ChunkedDecoder:
     `surplus` says that bytes came after the end; whose they are is for the owner to decide.
     """
 
-    __slots__ = ("_began", "_body", "_fed", "_parser", "_valid", "surplus")
+    __slots__ = ("_began", "_body", "_fed", "_parser", "_trailers", "_valid", "surplus")
 
     def __init__(self, body: Body) -> None:
         self._body = body
         self._fed = 0
+        self._trailers: list[tuple[str, str]] = []
         self._valid = True
         self._began = False
         self.surplus = False
@@ -80,7 +81,7 @@ class ChunkedDecoder:
             return  # of the head that we wrote ourselves, or of what came after the end
         field = name.decode("latin-1"), value.decode("latin-1")
         if valid_field(*field):
-            self._body.trailers.append(field)
+            self._trailers.append(field)
         else:
             self._valid = False
 
@@ -90,4 +91,5 @@ class ChunkedDecoder:
 
     def on_message_complete(self) -> None:
         if not self._body.complete and self._valid and not self._wasteful():
+            self._body.trailers.extend(self._trailers)  # those of a body that breaks off mean nothing
             self._body.finish()

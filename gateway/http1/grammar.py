@@ -67,6 +67,12 @@ def valid_host(host: str) -> bool:
     return match is not None and (not match[1] or int(match[1]) <= 65535)
 
 
+def host_name(authority: str) -> str:
+    """The host of `host:port`, in lower case and without a final dot."""
+    host = authority if authority.endswith("]") else authority.rpartition(":")[0] or authority
+    return host.lower().rstrip(".") if not host.startswith("[") else host.lower()
+
+
 @lru_cache(maxsize=1024)
 def options_of(value: str) -> frozenset[str]:
     """The members of a list such as Connection's, in lower case and without parameters."""

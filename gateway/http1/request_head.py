@@ -78,6 +78,8 @@ class RequestMeaning(NamedTuple):
     keep_alive: bool = True
     expects_continue: bool = False
     accepts_trailers: bool = False
+    upgrade: frozenset[str] = frozenset()
+    """The protocols that it asks to go on in; HTTP/1.0 asks for none (RFC 9110 §7.8)."""
     hops: Sequence[str] = ()
     """The values of Max-Forwards."""
 
@@ -122,8 +124,14 @@ def _read_rare(fields: Fields, host: str, rare: dict[str, list[str]], http10: bo
         keep_alive="close" not in options and (not http10 or "keep-alive" in options),
         expects_continue=expects,
         accepts_trailers=trailers,
+        upgrade=_upgrade(rare, options) if not http10 else frozenset(),
         hops=tuple(rare.get("max-forwards", ())),
     )
+
+
+def _upgrade(rare: dict[str, list[str]], options: frozenset[str]) -> frozenset[str]:
+    """The members of Upgrade, where Connection says that it is meant for us."""
+    return options_of(",".join(rare.get("upgrade", ()))) if "upgrade" in options else frozenset()
 
 
 def apply_meaning(request: Request, meaning: RequestMeaning, *, http10: bool) -> None:
@@ -132,6 +140,8 @@ def apply_meaning(request: Request, meaning: RequestMeaning, *, http10: bool) ->
     request.keep_alive = meaning.keep_alive
     request.expects_continue = meaning.expects_continue
     request.accepts_trailers = meaning.accepts_trailers
+    if meaning.upgrade:
+        request.upgrade = meaning.upgrade
     if meaning.hops and request.method in ("OPTIONS", "TRACE"):
         if len(meaning.hops) > 1 or not _MAX_FORWARDS.fullmatch(meaning.hops[0]):
             raise BadRequest("Max-Forwards is not a number.")
@@ -164,8 +174,10 @@ def _request_length(lengths: list[str] | None, codings: list[str] | None, http10
     if codings is None:
         if lengths is None:
             return 0
-        if len(lengths) > 1 or not LENGTH.fullmatch(lengths[0]):
-            raise BadRequest("Content-Length is not a number.")
+        if len(lengths) > 1:
+            raise BadRequest("A request has at most one Content-Length.")
+        if not LENGTH.fullmatch(lengths[0]):
+            raise BadRequest("Content-Length is not a number, or too large a one.")
         return int(lengths[0])
     if lengths is not None:
         raise BadRequest("A request has either Content-Length or Transfer-Encoding.")

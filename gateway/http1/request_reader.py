@@ -105,6 +105,11 @@ class RequestReader:
         self.waiting = True
         return self.feed(b"") if self._buffer else None
 
+    def take_rest(self) -> bytes:
+        """What arrived behind the request: it is in another protocol."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
     def _wait(self, data: bytes) -> Request | None:
         """This is no whole head: keep it until more arrives. Raises a Problem if nothing that follows could mend it."""
         if data[:2] == b"\r\n" and data[2:3] not in (b"", b"\r"):

@@ -41,6 +41,7 @@ def read_head(method: str, start: re.Match[bytes], lines: list[Line], noted: Ite
     status, http10 = int(code), version == b"0"
     length: int | None = None
     chunked = False
+    protocol = ""
     options = _NO_OPTIONS
     for name, value in noted:
         if name == "content-length":
@@ -53,6 +54,10 @@ def read_head(method: str, start: re.Match[bytes], lines: list[Line], noted: Ite
             chunked = True
         elif name == "connection":
             options |= options_of(value)
+        elif name == "upgrade":
+            protocol = value.lower()
+    if status == 101 and (http10 or protocol != "websocket" or "upgrade" not in options):
+        raise Malformed("it switched to a protocol that nobody asks for")
     if chunked and length is not None:
         raise Malformed("it has both Content-Length and Transfer-Encoding")
     keep_alive = "keep-alive" in options if http10 else "close" not in options

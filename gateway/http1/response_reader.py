@@ -21,9 +21,10 @@ _lines: Final = LineReader(NOTABLE, HOP_BY_HOP)
 class ResponseReader:
     """Reads the responses to one request after another on one connection.
 
-    `interim` holds the 1xx responses before the response until the caller takes them. `started` says that anything
-    arrived, `complete` that the body has ended, `reusable` that another request may follow on the same connection.
-    A head that a target repeats is not read again: the last one is kept with its meaning.
+    `interim` holds the 1xx responses before the response until the caller takes them; what follows a 101 is not read,
+    it is `rest`. `started` says that anything arrived, `complete` that the body has ended, `reusable` that another
+    request may follow on the same connection. A head that a target repeats is not read again: the last one is kept with
+    its meaning.
     """
 
     __slots__ = (
@@ -118,6 +119,11 @@ class ResponseReader:
         self._head = data[: block.end()]
         return block.end()
 
+    @property
+    def rest(self) -> bytes:
+        """What came behind a 101, in whatever protocol that is."""
+        return self._buffer
+
     def eof(self) -> bool:
         """The connection ended; True if that is the proper end of the body."""
         if self._left == UNTIL_CLOSE and self._body is not None and not self.complete:
@@ -125,14 +131,15 @@ class ResponseReader:
         return self.complete
 
     def _keep_interim(self, meaning: ResponseMeaning, rest: bytes) -> Response | None:
-        if meaning.status == 101:
-            raise Malformed("it switched protocols unasked")
         fields = Headers(meaning.fields)
         del fields["content-length"]  # it has no body, whatever it says (RFC 9110 §8.6)
         self.interim.append((meaning.status, list(fields.items())))
         self._interims += 1
         if meaning.http10 or self._interims > MAX_INTERIM:
             raise Malformed("it sent interim responses without end")
+        if meaning.status == 101:  # the last thing it says in HTTP
+            self._buffer = rest
+            return None
         return self.feed(rest) if rest else None
 
     def _begin_body(self, response: Response, length: int, data: bytes) -> None:
@@ -163,9 +170,8 @@ class ResponseReader:
                 data = data[: self._left]
                 self.reusable = False
             self._left -= len(data)
-            body.feed(data)
-            if self._left == 0:
-                self._finish(body)
+            self.complete = self._left == 0
+            body.feed(data, self.complete)
 
     def _finish(self, body: Body) -> None:
         self.complete = True

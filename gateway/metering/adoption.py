@@ -17,6 +17,7 @@ import msgspec
 
 from gateway.background import Background
 from gateway.clock import Clock
+from gateway.log import Trouble
 from gateway.metering.directory import Boot
 from gateway.metering.event import UsageEvent, decode_event
 from gateway.metering.heartbeat import Heart
@@ -60,6 +61,7 @@ class Steward:
         self._background = Background()
         self._one_at_a_time = asyncio.Lock()
         self._stopping = False
+        self._trouble = Trouble(_log)
         self._adopted_total = metrics.counter(
             "tallygate_journal_adopted_segments_total", "Segments taken over from processes that died."
         )
@@ -112,8 +114,9 @@ class Steward:
             if name != self._usage.boot and name not in self._adopted:
                 try:
                     await self._take_over(name)
+                    self._trouble.over(name)
                 except OSError as error:
-                    _log.warning("cannot adopt the segments of %s, trying again: %s", name, error)
+                    self._trouble.say(name, f"cannot adopt the segments of {name}, trying again: {error}")
         for name, estate in list(self._unsettled.items()):
             if await self._settle(estate):
                 del self._unsettled[name]
@@ -162,8 +165,9 @@ class Steward:
             try:
                 if await _in_thread(self._adopted[name].remove):
                     del self._adopted[name]
+                    self._trouble.over(name)
             except OSError as error:
-                _log.warning("cannot remove the directory of %s, trying again: %s", name, error)
+                self._trouble.say(name, f"cannot remove the directory of {name}, trying again: {error}")
 
 
 def inspect(boot: Boot, shards: int) -> Estate:
@@ -193,11 +197,11 @@ def inspect(boot: Boot, shards: int) -> Estate:
 
 
 def estimate(started: UsageEvent) -> UsageEvent:
-    """The final event of a use whose end nobody saw: what was known at its start, at the time it started.
+    """The final event of a use whose end nobody saw: what was known of it when it was last written down.
 
-    A pure function of the start, so that however often it is written, the books see the same event.
+    A pure function of that record, so that however often it is written, the books see the same event.
     """
-    return msgspec.structs.replace(started, outcome="estimated", occurred_at=started.admitted_at, status=0)
+    return msgspec.structs.replace(started, outcome="estimated", status=0)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

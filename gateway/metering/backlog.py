@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.clock import Clock
+from gateway.log import Trouble
 from gateway.metering.event import VERSION, Frame, encode_frame
 from gateway.metering.segment import FINAL, Record, Segment, SegmentReader, shard_of_payload
 from gateway.metering.stream import GROUP, forget_counts, may_hold, read_counts, stream_name
@@ -62,6 +63,7 @@ class Backlog:
         self._resend_after = resend_after
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
+        self._trouble = Trouble(_log)
         self._waiting: dict[Segment, _Wait] = {}
         self._resent_total = metrics.counter(
             "tallygate_usage_frames_resent_total", "Frames sent from the journal, because memory or Redis lost them."
@@ -136,7 +138,11 @@ class Backlog:
         if not deletable:
             return
         paths = [segment.path for segment in deletable]
-        gone = await asyncio.get_running_loop().run_in_executor(None, _unlink, paths)
+        gone, error = await asyncio.get_running_loop().run_in_executor(None, _unlink, paths)
+        if error is None:
+            self._trouble.over("deleting")
+        else:
+            self._trouble.say("deleting", f"cannot delete {paths[gone]}, which is accounted for: {error.strerror}")
         deleted = list(deletable)[:gone]
         for segment in deleted:
             self._forget(segment)
@@ -221,12 +227,11 @@ def _frame(segment: Segment, records: list[Record]) -> bytes:
     return encode_frame(Frame(VERSION, segment.name, numbers, [record.payload for record in records]))
 
 
-def _unlink(paths: list[Path]) -> int:
-    """Deletes files in order and stops at the first that cannot be; returns how many are gone."""
+def _unlink(paths: list[Path]) -> tuple[int, OSError | None]:
+    """Deletes files in order and stops at the first that cannot be; how many are gone, and what is wrong with that."""
     for done, path in enumerate(paths):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            _log.error("cannot delete %s, which is accounted for: %s", path, error)
-            return done
-    return len(paths)
+            return done, error
+    return len(paths), None

@@ -5,6 +5,7 @@
 <journal.directory>/budget.lock             held while the sizes are summed and a segment is made
 <journal.directory>/<boot>/lock             locked for as long as the process lives
 <journal.directory>/<boot>/00000000.segment
+<journal.directory>/<boot>/00000000.damaged   what repair cut off and could not read; kept until somebody removes it
 ```
 
 A directory whose lock can be taken belongs to a process that is dead, however it died: the kernel gives locks back.
@@ -94,6 +95,10 @@ class Directory:
     def segments(self) -> list[SegmentFile]:
         """All segments of all processes. What disappears meanwhile is left out. Raises OSError."""
         return [file for boot in self.boots() for file in segment_files(self.root / boot)]
+
+    def damaged(self) -> int:
+        """How many damaged ends of segments are kept to be looked into."""
+        return sum(1 for _ in self.root.glob("*/*.damaged"))
 
     def tidy(self, now_seconds: float) -> None:
         """Removes what a process left that died while it made its directory. Raises OSError."""

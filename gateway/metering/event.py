@@ -46,7 +46,7 @@ class UsageEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Up to 500 records of one segment and one shard: the value of field `f` of an entry in stream `usage.{shard}`.
+    """Records of one segment and one shard: the value of field `f` of an entry in stream `usage.{shard}`.
 
     `numbers[i]` is the place of `events[i]` (a packed UsageEvent) among the final records of segment `segment`,
     from 0 and without gaps over all shards. `segment` is `node/boot/sequence`.

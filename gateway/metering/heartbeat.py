@@ -27,6 +27,7 @@ class _Survey(NamedTuple):
     oldest_at: int | None
     names: list[str]
     bytes: int
+    damaged: int
 
 
 class Heart:
@@ -42,6 +43,9 @@ class Heart:
         self._segments = metrics.gauge("tallygate_journal_segments", "Segments on disk, of all processes of the node.")
         self._bytes = metrics.gauge("tallygate_journal_bytes", "Disk space of the node's segments.")
         self._over = metrics.gauge("tallygate_journal_over_budget", "1 while the segments take more than the budget.")
+        self._damaged = metrics.gauge(
+            "tallygate_journal_damaged_files", "Damaged ends of segments that wait beside them to be looked into."
+        )
         self._age = metrics.gauge(
             "tallygate_usage_unaccounted_seconds", "Age of the oldest usage that may not be accounted for yet."
         )
@@ -59,6 +63,7 @@ class Heart:
         oldest_at = min((time for time in (known_oldest_at, survey.oldest_at) if time is not None), default=None)
         self._segments.set(len(survey.names))
         self._bytes.set(survey.bytes)
+        self._damaged.set(survey.damaged)
         self._over.set(survey.bytes > self._budget)
         self._age.set(0.0 if oldest_at is None else (at - oldest_at) / 1e6)
         try:
@@ -81,7 +86,8 @@ class Heart:
                     first[file.path] = at
         self._first = first
         names = [f"{file.boot}/{file.sequence:08d}" for file in files]
-        return _Survey(min(first.values(), default=None), names, sum(file.size for file in files))
+        size = sum(file.size for file in files)
+        return _Survey(min(first.values(), default=None), names, size, self._directory.damaged())
 
 
 def _first_record(path: Path) -> int | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -37,7 +37,7 @@ class JournalOptions(Options):
     """Where usage is written down first, and how much of it may wait there."""
 
     directory: str = "var/journal"
-    """Directory of the segments; on a disk of this machine."""
+    """Directory of the segments, on a disk of this machine; relative to where the command runs."""
     sync: Literal["os", "disk"] = "os"
     """`os` survives the death of any process; `disk` survives a power cut too, for some milliseconds of latency."""
     budget: Size = 2 * 2**30
@@ -130,6 +130,15 @@ class Journal:
         self._promised -= 1
         segment.starts += 1
         self._open[event.event_id] = (segment, payload)
+
+    def renew(self, event: UsageEvent) -> None:
+        """Writes an open use down again with what it has come to: should the process die, that will be billed instead.
+
+        Does nothing while there is no room for it, nor for a use that is not open.
+        """
+        payload = encode_event(event)
+        if event.event_id in self._open and len(payload) <= LARGEST_PAYLOAD and self._count_room() > 0:
+            self._rewrite({event.event_id: payload})
 
     def append(self, event: UsageEvent) -> asyncio.Future[None] | None:
         """Writes a final record, which ends the reservation. It is in the file when this returns.
@@ -237,27 +246,35 @@ class Journal:
         """Writes the open starts of closed segments again, at the beginning of a new one, so that a long-lived use
         does not keep old segments alive. Does nothing while there is no room for it.
         """
-        moving = [(event_id, start) for event_id, start in self._open.items() if start[0] in segments]
+        moving = {event_id: payload for event_id, (segment, payload) in self._open.items() if segment in segments}
         if not moving or not self._writer.spares.ready_for(self._promised + len(moving)):
             return
         if self._writer.segment.position:
             self._writer.advance()
+        self._rewrite(moving)
+
+    def _rewrite(self, starts: Mapping[bytes, bytes]) -> None:
+        """Writes open starts once more, by event id; of two the later one counts. Those for which there is no room stay
+        as they are.
+        """
         moved, into = [], set()
-        with contextlib.suppress(JournalFull):  # those left stay where they are
-            for event_id, (old, payload) in moving:
+        with contextlib.suppress(JournalFull):
+            for event_id, payload in starts.items():
+                old, _ = self._open[event_id]
                 segment = self._writer.write(STARTED, payload)
-                segment.starts += 1
-                segment.settles.add(old)
                 self._open[event_id] = (segment, payload)
-                moved.append(old)
-                into.add(segment)
+                if segment is not old:
+                    segment.starts += 1
+                    segment.settles.add(old)
+                    moved.append(old)
+                    into.add(segment)
         self._count_room()
 
         def free() -> None:
             for old in moved:
                 old.starts -= 1
 
-        if self._durable:
+        if self._durable and into:
             self._writer.sync(into, free)
         else:
             free()

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from gateway.child import Child, Launch
 from gateway.edge.control_pipe import (
     Abort,
@@ -21,8 +23,11 @@ from gateway.edge.control_pipe import (
     Prepared,
     Ready,
     Refused,
+    Report,
+    Reported,
 )
 from gateway.node.generation import Generation
+from gateway.upstream.report import UpstreamReport
 
 FLUSH_SECONDS: Final = 10.0
 """What a process may need on top of the drain timeout to close its journal and plugins."""
@@ -30,6 +35,8 @@ BUILD_SECONDS: Final = 20.0
 """What a process may need to build a generation, being started again once in between."""
 COMMIT_SECONDS: Final = 5.0
 """What a process may need to go over to a generation that it has built."""
+REPORT_SECONDS: Final = 0.5
+"""What a process may need to say how its upstreams are; whoever asks is a person, or somebody else's program."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -56,6 +63,8 @@ class EdgeProcess:
         self._turn = asyncio.Lock()  # of whoever speaks and hears the answer
         self._hears = asyncio.Event()
         self._prepared = 0
+        self._reports = 0
+        self._owed: Report | None = None  # a question whose answer nobody has heard
         self._drain: Drain | None = None
         self.child = Child(
             f"edge-{slot}",
@@ -95,6 +104,17 @@ class EdgeProcess:
         if self._pipe is not None:
             _ = self._pipe.say(Abort(generation.number))
 
+    async def report(self) -> list[UpstreamReport] | None:
+        """What it knows of its upstreams; None if it does not say so in time, as while it is busy with a reload."""
+        if not self.child.ready or self._drain is not None:
+            return None
+        try:
+            async with asyncio.timeout(REPORT_SECONDS), self._turn:
+                answer = await self._ask_to_report()
+            return answer.read() if isinstance(answer, Reported) else None
+        except (TimeoutError, msgspec.DecodeError):
+            return None
+
     async def drain(self, deadline_seconds: float) -> None:
         """Lets it finish what is in flight, and ends it; kills it if it is still there some time after the deadline."""
         self._drain = Drain(deadline_seconds)
@@ -122,6 +142,7 @@ class EdgeProcess:
             self._hang_up()
             if self._ends is not None:
                 self._pipe = ControlPipe(self._ends[0].detach())
+                self._owed = None
                 self._ask_to_drain()  # which may have been meant for it before it could be told
                 if not await self._begins():
                     await asyncio.Event().wait()  # it is about to end, and its end is being watched
@@ -172,19 +193,39 @@ class EdgeProcess:
         self._prepared = generation.number if isinstance(answer, Prepared) else 0
         return answer
 
-    async def _ask(self, question: Prepare | Commit) -> Message | None:
+    async def _ask_to_report(self) -> Message | None:
+        """One question at a time, so that a process which hangs does not come back to a pipe that is full of them."""
+        if self._owed is not None:
+            late = await self._answer_to(self._owed)
+            if not isinstance(late, Reported):
+                return None
+            late.close()  # who knows how old it is
+        self._reports += 1
+        self._owed = Report(self._reports)
+        return await self._ask(self._owed)
+
+    async def _ask(self, question: Prepare | Commit | Report) -> Message | None:
         """The answer, None if the process has ended."""
         answer = None
         if self._pipe is not None and self._pipe.say(question):
-            answer = await self._hear()
-            while answer is not None and getattr(answer, "generation", 0) != question.generation:
-                answer = await self._hear()  # that one came too late for whoever had asked
+            answer = await self._answer_to(question)
         if answer is None:
             self._hears.clear()
         return answer
 
+    async def _answer_to(self, question: Prepare | Commit | Report) -> Message | None:
+        answer = await self._hear()
+        while answer is not None and not _answers(answer, question):
+            if isinstance(answer, Reported):
+                answer.close()
+            answer = await self._hear()  # that one came too late for whoever had asked
+        return answer
+
     async def _hear(self) -> Message | None:
-        return await self._pipe.hear() if self._pipe is not None else None
+        message = await self._pipe.hear() if self._pipe is not None else None
+        if isinstance(message, Reported):
+            self._owed = None
+        return message
 
     def _ask_to_drain(self) -> None:
         if self._pipe is not None and self._drain is not None:
@@ -194,3 +235,9 @@ class EdgeProcess:
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.close()
+
+
+def _answers(answer: Message, question: Prepare | Commit | Report) -> bool:
+    if isinstance(question, Report):
+        return isinstance(answer, Reported) and answer.number == question.number
+    return getattr(answer, "generation", 0) == question.generation

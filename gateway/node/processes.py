@@ -14,31 +14,35 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.admin import Admin, describe_routes
+from gateway.admin.listener import Admin
+from gateway.admin.status import Routes, Status
 from gateway.background import Background
 from gateway.child import Child, ChildFailed
 from gateway.clock import Clock
 from gateway.config.configuration import ConfigError, GatewayConfig, load
 from gateway.config.description import Description, describe
-from gateway.exposition import Exposition, Source
+from gateway.explanation import Explanation, explain, request_of
+from gateway.exposition import Exposition
 from gateway.metering.adoption import Steward
 from gateway.metering.directory import JournalUnusable
 from gateway.metrics import Metrics
 from gateway.node.edge_process import FLUSH_SECONDS, EdgeProcess
 from gateway.node.generation import Generation
 from gateway.node.interruption import Interruption
+from gateway.node.overview import Overview
 from gateway.node.reload import Reloader
 from gateway.node.run_directory import RunDirectory
 from gateway.node.sockets import CannotListen, cannot_listen, written
 from gateway.node.store_health import StoreHealth
 from gateway.problem import ConfigurationRefused
+from gateway.readings import Source
 from gateway.stores.address import postgres_url, redis_url
 from gateway.stores.redis import Redis
 from gateway.stores.store import StoreUnavailable
 from gateway.vitals import watch
 
-PROGRAM: Final = (sys.executable, "-m", "gateway")
-"""How this program is started again, as something else than a supervisor."""
+PROGRAM: Final = (sys.executable, "-P", "-m", "gateway")
+"""How this program is started again, as something else than a supervisor; no module is taken from where it runs."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -49,6 +53,8 @@ class StartFailed(Exception):
 
 class Supervisor:
     """Everything of a node that is not billing. `start`, then `stop`, each once."""
+
+    _overview: Overview  # made before the admin listener is, which alone asks for it
 
     def __init__(
         self,
@@ -64,7 +70,7 @@ class Supervisor:
         else's children whose metrics are shown.
         """
         self._first = config
-        self._read = lambda: load(path, environment)
+        self._read = lambda: load(path, environment, serving=True)
         self._run = run
         self._companions = companions
         self._program = program
@@ -142,9 +148,17 @@ class Supervisor:
             "stores": self._health.report() if self._health is not None else {},
         }
 
-    def routes(self) -> list[dict[str, Any]]:
-        """Each route with what it matches, its plugins in order and its upstream."""
-        return describe_routes(self.config)
+    async def routes(self) -> Routes:
+        """Each route with its plugins in order, and each upstream with how its targets are."""
+        return await self._overview.routes(self.config)
+
+    async def status(self) -> Status:
+        """The whole of the node."""
+        return await self._overview.status(self.config, *self.readiness())
+
+    def explain(self, method: str, url: str, fields: Sequence[tuple[str, str]]) -> Explanation:
+        """What would become of a request. Raises a Problem if it would be refused before it is routed."""
+        return explain(self.config, request_of(method, url, fields))
 
     def description(self) -> Description:
         """What the configuration says that is served, without its secrets."""
@@ -216,6 +230,8 @@ class Supervisor:
             for child in children:
                 yield Source(child.name, self._run.cells(child.name), child.pid is not None)
 
+        self._overview = Overview(self._edges, self._companions, sources, background)
+        self._overview.start(lambda: self.config)
         return Exposition(sources)
 
     def _command(self, slot: int, generation: Generation, control: int) -> list[str]:

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from socket import AF_INET, AF_INET6, create_server, socket
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from gateway.config.configuration import GatewayConfig
 from gateway.config.snapshot import Snapshot
 from gateway.downstream.listener import parse_bind
 from gateway.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey
+from gateway.embedded.home import answers
 from gateway.node.edge_process import FLUSH_SECONDS
 from gateway.node.interruption import Interruption
 from gateway.node.processes import PROGRAM, StartFailed, Supervisor, run_directory
@@ -32,6 +34,9 @@ DEMO_KEY: Final = "tg_test_DemoDemoDemoDemoDemoDemoDemoDemo1vk0aW"
 """The key of the running example's consumer, known to all the world."""
 
 DEMO_UPSTREAM: Final = "demo"
+_HEALTH: Final = b"GET /health HTTP/1.0\r\n\r\n"
+_CHECKOUT: Final = Path(__file__).parents[2]
+"""Where this program comes from; beside it is the demo, unless it was installed without."""
 
 
 class Stack:
@@ -58,14 +63,14 @@ class Stack:
         directory = Path(stores.directory)
         self._valkey = EmbeddedValkey(directory, persistent=persistent) if stores.redis == EMBEDDED else None
         self._postgres = EmbeddedPostgres(directory) if stores.postgres == EMBEDDED else None
-        self._demo = _demo(config) if demo else None
+        self._closing = contextlib.AsyncExitStack()
+        self._demo = _demo(self._closing.enter_context(_demo_socket(config))) if demo else None
         self._snapshot = Snapshot(config.source)
         self._workers = [self._worker(number) for number in range(config.billing.workers)]
         self._control = self._control_plane() if config.control.enabled else None
         optional = [child for child in (self._demo, self._control) if child is not None]
         self._companions = [*optional, *self._workers]
         self.supervisor = Supervisor(config, path, run, companions=self._companions, program=program)
-        self._closing = contextlib.AsyncExitStack()
         self._closing.callback(self._snapshot.close)
 
     async def start(self) -> None:
@@ -92,8 +97,8 @@ class Stack:
     def description(self) -> str:
         """Where everything is, and what to try, for a terminal."""
         rows = [
-            ("gateway", "  ".join(f"http://{_reachable(address)}" for address in self.supervisor.addresses)),
-            ("admin", f"http://{_reachable(self.supervisor.admin_address)}  /health /ready /metrics /routes"),
+            ("gateway", "  ".join(self._urls())),
+            ("admin", f"http://{_reachable(self.supervisor.admin_address)}  a page; /ready /metrics /routes"),
             *([("demo", self._config.upstreams[DEMO_UPSTREAM].targets[0].url)] if self._demo is not None else []),
             *self._where_control_is(),
             *([("Valkey", f"embedded; URL in {self._valkey.url_file}")] if self._valkey is not None else []),
@@ -112,14 +117,19 @@ class Stack:
             options = self._config.control
             yield "control", f"http://{_reachable(options.bind)}  bootstrap token in {options.token_file}"
 
+    def _urls(self) -> list[str]:
+        """Where clients find it, for each listener."""
+        listening = zip(self._config.listeners, self.supervisor.addresses, strict=True)
+        return [f"http{'s' if options.tls else ''}://{_reachable(address)}" for options, address in listening]
+
     def _things_to_try(self) -> Iterator[tuple[str, str]]:
         digest = keys.digest(DEMO_KEY).hex()
         for consumer in self._config.consumers:
             if any(key.sha256 == digest for key in consumer.keys):
-                gateway = _reachable(self.supervisor.addresses[0])
                 yield "demo key", DEMO_KEY
-                yield "try", f"curl -H 'x-api-key: {DEMO_KEY}' http://{gateway}/json"
-                yield "then", f"tallygate usage {consumer.organization} --config {self._path}"
+                yield "try", f"curl -H 'x-api-key: {DEMO_KEY}' {self._urls()[0]}/json"
+                command = f"{_program()} usage {consumer.organization} --config {self._path}"
+                yield "then", f"cd {Path.cwd()} && {command}"  # where `var/` is
 
     async def _start(self) -> None:
         servers = [server for server in (self._valkey, self._postgres) if server is not None]
@@ -144,7 +154,9 @@ class Stack:
 
     def _control_plane(self) -> Child:
         host, port = parse_bind(self._config.control.bind)
-        return self._service("control", "control", ready=(lambda: _answers(host, port)) if port else None)
+        return self._service(
+            "control", "control", ready=(lambda: answers(port, _HEALTH, b"HTTP/1.", host)) if port else None
+        )
 
     def _service(self, name: str, command: str, ready: Callable[[], Awaitable[None]] | None = None) -> Child:
         """What it works by cannot change at a reload: it is always started with what was read first."""
@@ -173,27 +185,42 @@ async def run_up(
             await interruption.unless_urgent(stack.stop(), stack.kill)
 
 
-def _demo(config: GatewayConfig) -> Child:
-    """The demo upstream, where the upstream of that name is expected."""
+def _demo_socket(config: GatewayConfig) -> socket:
+    """Listens where the upstream `demo` is expected: nobody else can then be taken for it. Raises StartFailed."""
     upstream = config.upstreams.get(DEMO_UPSTREAM)
     if upstream is None:
         raise StartFailed(f"the configuration has no upstream `{DEMO_UPSTREAM}` that the demo could be")
-    target = urlsplit(upstream.targets[0].url)
+    if not (_CHECKOUT / "demo").is_dir():
+        raise StartFailed("the demo is in the source of Tallygate and not installed with it: run `bin/up` there")
+    url = upstream.targets[0].url
+    target = urlsplit(url)
     host, port = target.hostname or "127.0.0.1", target.port or 80
-    command = [sys.executable, "-m", "demo", "--host", host, "--port", str(port)]
+    try:
+        return create_server((host, port), family=AF_INET6 if ":" in host else AF_INET)
+    except OSError as error:
+        raise StartFailed(f"the demo cannot listen on {url}, the first target of `demo`: {error.strerror}") from error
 
-    return Child("demo", lambda: Launch(command, dies_with_us=signal.SIGTERM), ready=lambda: _answers(host, port))
+
+def _demo(listening: socket) -> Child:
+    number = listening.fileno()
+    host, port = listening.getsockname()[:2]
+
+    def launch() -> Launch:
+        command = [sys.executable, "-m", "demo", "--listen-fd", str(number)]
+        return Launch(command, directory=_CHECKOUT, descriptors=(number,), dies_with_us=signal.SIGTERM)
+
+    async def ready() -> None:
+        await answers(port, b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1.", host)
+
+    return Child("demo", launch, ready=ready)
 
 
-async def _answers(host: str, port: int) -> None:
-    """Waits until somebody listens there."""
-    while True:
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
-            await writer.wait_closed()
-            return
-        await asyncio.sleep(0.05)
+def _program() -> str:
+    """How to call this program in another terminal, where it may not be on the PATH."""
+    program = Path(sys.executable).with_name("tallygate")
+    if not program.exists():
+        return "tallygate"
+    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
 
 
 def _reachable(address: str) -> str:

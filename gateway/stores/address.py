@@ -14,10 +14,11 @@ from gateway.stores.store import EMBEDDED, StoresOptions, StoreUnavailable
 
 Server: TypeAlias = Literal["valkey", "postgres"]
 
-_SETTING: Final[dict[Server, tuple[str, str]]] = {
-    "valkey": ("stores.redis", "REDIS_URL"),
-    "postgres": ("stores.postgres", "DATABASE_URL"),
+_SERVED: Final[dict[Server, tuple[str, str]]] = {
+    "valkey": ("Valkey", "stores.redis"),
+    "postgres": ("PostgreSQL", "stores.postgres"),
 }
+"""What each is called, and the option that may name a server in its place."""
 
 
 def redis_url(options: StoresOptions) -> str:
@@ -46,10 +47,12 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _read(options: StoresOptions, server: Server) -> str:
-    setting, variable = _SETTING[server]
+    file = url_file(options.directory, server)
     try:
-        return url_file(options.directory, server).read_text().strip()
+        return file.read_text().strip()
     except OSError:
+        name, setting = _SERVED[server]
         raise StoreUnavailable(
-            f"{setting} is `{EMBEDDED}`, and no embedded server is there: start `tallygate up`, or set {variable}"
+            f"no embedded {name} runs in {file.parent.absolute()}: run this where `tallygate up` runs, "
+            f"or have {setting} name a server"
         ) from None

@@ -62,10 +62,6 @@ class Redis:
             url, protocol=2, driver_info=None, socket_timeout=None, socket_connect_timeout=None
         )
 
-    async def ping(self) -> None:
-        """Raises StoreUnavailable if the server does not answer."""
-        await self._call(("PING",))
-
     async def close(self) -> None:
         """Closes all connections. The object may be used again afterwards."""
         try:
@@ -142,11 +138,6 @@ class Redis:
             commands += [("XLEN", stream), ("XINFO", "GROUPS", stream), ("XPENDING", stream, group)]
         replies = await self._replies(commands)
         return [_stream_state(group, *replies[at : at + 3]) for at in range(0, len(replies), 3)]
-
-    async def stream_lag(self, stream: str, group: str) -> int:
-        """How many entries of the stream the group has not finished with."""
-        (state,) = await self.stream_states([stream], group)
-        return state.undelivered + state.pending
 
     # Hashes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -19,13 +20,24 @@ class StoreUnavailable(Exception):
 def _redis_address(value: str) -> str:
     if value != EMBEDDED and not value.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("not a Redis address (write embedded, redis://…, rediss://… or unix://…)")
+    _check_ports(value, "redis://host:6379")
     return value
 
 
 def _postgres_address(value: str) -> str:
     if value != EMBEDDED and not value.startswith(("postgresql://", "postgres://")):
         raise ValueError("not a PostgreSQL address (write embedded or postgresql://…)")
+    _check_ports(value, "postgresql://host:5432/name")
     return value
+
+
+def _check_ports(url: str, example: str) -> None:
+    """Each host of the URL has a port that can be one, or none. What is said repeats nothing, as it may be secret."""
+    hosts = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    for host in hosts.split(","):
+        port = re.fullmatch(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::(\d{0,5}))?", host)
+        if port is None or int(port[1] or 1) not in range(1, 65536):
+            raise ValueError(f"what follows the host is no port (write {example})")
 
 
 class StoresOptions(Options):
@@ -38,4 +50,4 @@ class StoresOptions(Options):
     deadline: Duration = Field(default=0.05, gt=0)
     """How long one call to Redis may take while a request waits for it."""
     directory: str = "var"
-    """Directory of the embedded servers' files."""
+    """Directory of the embedded servers' files, relative to where the command runs."""

@@ -40,7 +40,10 @@ class Attempt:
 
 
 class Attempts:
-    """All attempts of one call. It is cancelled like a Call, and waits in the bulkhead like any Waiter."""
+    """All attempts of one call. It is cancelled like a Call, and waits in the bulkhead like any Waiter.
+
+    `body` is the request's, or one in its place that can be sent again, which stays the caller's.
+    """
 
     __slots__ = (
         "_began",
@@ -50,6 +53,7 @@ class Attempts:
         "_hedges",
         "_live",
         "_made",
+        "_own_body",
         "_placed",
         "_request",
         "_timer",
@@ -58,13 +62,13 @@ class Attempts:
         "_weight",
     )
 
-    def __init__(self, upstream: Upstream, request: Request, caller: Caller, now: float) -> None:
+    def __init__(self, upstream: Upstream, request: Request, body: Body | ReplayableBody, caller: Caller) -> None:
         self._upstream = upstream
         self._request = request
         self._caller = caller
-        self._began = now
-        self._deadline = now + upstream.total
-        self._body = upstream.replayable(request.body)
+        self._began = self._deadline = 0.0
+        self._body = upstream.replayable(body)
+        self._own_body = self._body is not body
         self._live: list[Attempt] = []
         self._tried: list[Target] = []
         self._made = 0
@@ -73,24 +77,23 @@ class Attempts:
         self._timer: TimerHandle | None = None
         self._weight = 1
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """Make the first attempt, or wait for a place."""
-        upstream = self._upstream
-        if upstream.breaker is not None and (wait := upstream.breaker.admit(self._began)):
+        upstream, bulkhead = self._upstream, self._upstream.bulkhead
+        self._began, self._deadline = now, now + upstream.total
+        if upstream.circuits is not None and (wait := upstream.circuits.whole.admit(now)):
             self._caller.failed(CircuitOpen(headers=retry_after(wait)))
             return
-        bulkhead = upstream.bulkhead
         if bulkhead is None:
-            self._start(self._began)
-        elif bulkhead.free:
-            bulkhead.free -= 1
-            self._placed = True
-            self._start(self._began)
-        else:
-            try:
-                bulkhead.wait(self, self._began)
-            except Overloaded as refusal:
-                self._end(refusal)
+            self._start(now)
+            return
+        try:
+            self._placed = bulkhead.enter(self, now)
+        except Overloaded as refusal:
+            self._end(refusal)
+            return
+        if self._placed:
+            self._start(now)
 
     def cancel(self) -> None:
         """Nobody waits for the response any more."""
@@ -99,8 +102,8 @@ class Attempts:
             self._leave(attempt)
         self._live.clear()
         upstream = self._upstream
-        if upstream.breaker is not None:
-            upstream.breaker.abandon(self._began)
+        if upstream.circuits is not None:
+            upstream.circuits.whole.abandon(self._began)
         if upstream.bulkhead is not None and not upstream.bulkhead.give_up(self) and self._placed:
             upstream.bulkhead.leave()
         self._release_body()
@@ -152,7 +155,7 @@ class Attempts:
             target = upstream.targets.pick(self._request, now, avoid)
             if target is None:
                 break
-            wait = upstream.breaker_of(target).admit(now) if upstream.breaker is not None else 0.0
+            wait = upstream.circuits.to(target).admit(now) if upstream.circuits is not None else 0.0
             if not wait:
                 return target
             shortest = min(shortest or wait, wait)
@@ -187,6 +190,7 @@ class Attempts:
             return
         if isinstance(result, Response):
             result.close()
+        self._body.rewind()
         self._stop_timer()
         self._timer = self._upstream.loop.call_later(pause, self._attempt)
 
@@ -198,7 +202,7 @@ class Attempts:
             result,
             self._made - self._hedges,
             method=request.method,
-            replayable=self._body.error is None and self._body.rewind(),
+            replayable=not isinstance(self._body, ReplayableBody) or self._body.rewindable_after(result),
             forwarded=False,
             now=now,
             deadline=self._deadline,
@@ -208,8 +212,8 @@ class Attempts:
         """Tell breaker and balancer what became of an attempt."""
         upstream, failure = self._upstream, failure_of(result)
         known = failure is not None and failure != "refused"
-        if upstream.breaker is not None:
-            breaker = upstream.breaker_of(attempt.target)
+        if upstream.circuits is not None:
+            breaker = upstream.circuits.to(attempt.target)
             if known:
                 breaker.record(failure not in breaker.failures, attempt.began, now)
             else:
@@ -224,8 +228,8 @@ class Attempts:
         upstream = self._upstream
         if attempt.call is not None:
             attempt.call.cancel()
-        if upstream.breaker is not None:
-            upstream.breaker_of(attempt.target).abandon(attempt.began)
+        if upstream.circuits is not None:
+            upstream.circuits.to(attempt.target).abandon(attempt.began)
         if upstream.targets.wants_feedback:
             seconds = upstream.time() - attempt.began
             upstream.targets.answered(attempt.target, None, seconds, None, self._weight)
@@ -241,6 +245,7 @@ class Attempts:
         if isinstance(result, Response):
             if last is not None and last.call is not None:
                 last.call.deadline = self._deadline
+                self._upstream.targets.keep_client(self._request, result, last.target)
             if isinstance(result.body, Body):
                 result.body.when_over(self._over)
             else:
@@ -251,9 +256,9 @@ class Attempts:
             self._caller.failed(result)
 
     def _record_call(self, result: Response | Exception) -> None:
-        breaker = self._upstream.breaker
-        if breaker is None:
+        if self._upstream.circuits is None:
             return
+        breaker = self._upstream.circuits.whole
         failure = failure_of(result)
         if failure is None or failure == "refused":
             breaker.abandon(self._began)
@@ -268,7 +273,7 @@ class Attempts:
             self._upstream.bulkhead.leave()
 
     def _release_body(self) -> None:
-        if isinstance(self._body, ReplayableBody):
+        if self._own_body and isinstance(self._body, ReplayableBody):
             self._body.release()
 
     def _stop_timer(self) -> None:

@@ -65,32 +65,35 @@ class Breaker(CircuitBreakerListener):
     `admit`. `failures` are the statuses and reasons (`failure.py`) that count as failed.
     """
 
-    def __init__(self, options: CircuitBreakerOptions, upstream: str, target: str, metrics: Metrics) -> None:
+    def __init__(
+        self, options: CircuitBreakerOptions, upstream: str, target: str, metrics: Metrics, *, route: str = ""
+    ) -> None:
+        """`route` names the one that has this circuit for its own calls; empty if all routes share it."""
         self.failures = spelled_out(options.on)
         self._options = options
         self._slow_after = options.slow_call.duration if options.slow_call else inf
         self._slow_threshold = options.slow_call.threshold if options.slow_call else inf
         self._window = Window(options.window, kinds=3)
-        self._name = f"upstream {upstream}, target {target}"
+        self._name = f"upstream {upstream}, target {target}" + (f", route {route}" if route else "")
         self._machine = CircuitBreaker(success_threshold=options.half_open_requests, listeners=[self])
         self._closed = True
         self._trials = 0  # under way, while half-open
         self._since = 0.0  # when this state began
         self._now = 0.0  # for `state_change`: pybreaker does not pass the time on
         self._gauge = metrics.gauge(
-            "tallygate_breaker_state", "The circuit: 0 closed, 1 half-open, 2 open.", ("upstream", "target")
-        ).labels(upstream, target)
+            "tallygate_breaker_state", "The circuit: 0 closed, 1 half-open, 2 open.", ("upstream", "target", "route")
+        ).labels(upstream, target, route)
         transitions = metrics.counter(
             "tallygate_breaker_transitions_total",
             "Transitions of the circuit, by its new state.",
-            ("upstream", "target", "state"),
+            ("upstream", "target", "route", "state"),
         )
-        self._transitions = {state: transitions.labels(upstream, target, state) for state in _STATES}
+        self._transitions = {state: transitions.labels(upstream, target, route, state) for state in _STATES}
         self._refusals = metrics.counter(
             "tallygate_breaker_refusals_total",
             "Calls that were not sent because the circuit was open.",
-            ("upstream", "target"),
-        ).labels(upstream, target)
+            ("upstream", "target", "route"),
+        ).labels(upstream, target, route)
 
     @property
     def state(self) -> str:

@@ -48,21 +48,13 @@ class Waiter(Protocol):
 class Bulkhead:
     """The places of one upstream or one route. Every place that is taken is given back by one `leave`.
 
-    Where a place is free, which is the usual case, a request takes it by itself, at the cost of a comparison and a
-    subtraction:
-
-        if bulkhead.free:
-            bulkhead.free -= 1
-        else:
-            bulkhead.wait(waiter, now)
-
     `free` stays 0 while somebody waits, so nobody overtakes.
     """
 
-    __slots__ = ("_admitting", "_in_flight", "_options", "_refused", "_returned", "_waiters", "_waiting", "free")
+    __slots__ = ("_admitting", "_in_flight", "_refused", "_returned", "_waiters", "_waiting", "free", "options")
 
     def __init__(self, options: BulkheadOptions, scope: Scope, name: str, metrics: Metrics) -> None:
-        self._options = options
+        self.options = options
         self.free = options.max_in_flight
         self._returned = 0  # places given back while others are being handed on
         self._admitting = False
@@ -85,19 +77,23 @@ class Bulkhead:
     @property
     def in_flight(self) -> int:
         """Requests that have a place."""
-        return self._options.max_in_flight - self.free - self._returned
+        return self.options.max_in_flight - self.free - self._returned
 
     @property
     def waiting(self) -> int:
         """Requests that wait for one."""
         return len(self._waiters)
 
-    def wait(self, waiter: Waiter, now: float) -> None:
-        """Queue up; to be called only while no place is free. Raises Overloaded if the queue is full."""
-        if len(self._waiters) >= self._options.max_waiting:
+    def enter(self, waiter: Waiter, now: float) -> bool:
+        """Take a place, if one is free; else queue up for it. Raises Overloaded if the queue is full."""
+        if self.free:
+            self.free -= 1
+            return True
+        if len(self._waiters) >= self.options.max_waiting:
             self._refused["full"].inc()
             raise _overloaded()
-        self._waiters[waiter] = now + self._options.wait_timeout
+        self._waiters[waiter] = now + self.options.wait_timeout
+        return False
 
     def give_up(self, waiter: Waiter) -> bool:
         """A waiter waits no longer. False if it does not wait: then it has a place, and must leave."""

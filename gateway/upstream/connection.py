@@ -1,21 +1,23 @@
 """Connection: one keep-alive connection to a target; sends a request, hands over its response, minds its deadlines.
 
-It is offered for reuse only if request and response both ended whole, both sides want to go on, and not a byte is
-left over.
+It is offered for reuse only if request and response both ended whole, both sides want to go on, and no byte is left.
 """
 
 from __future__ import annotations
 
 from asyncio import Future, Protocol, Task, Transport, get_running_loop
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from gateway.body import Body
 from gateway.exchange import Response
 from gateway.forwarding import passing_trailers
+from gateway.headers import Headers
 from gateway.http1.grammar import chunk, last_chunk
 from gateway.http1.response_head import Malformed
 from gateway.http1.response_reader import ResponseReader
+from gateway.upstream.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from gateway.background import Background
@@ -39,8 +41,9 @@ class TimedOut(Exception):
 class Connection(Protocol):
     """A connection to `target`; between calls it is idle. Also the Source of its responses' bodies.
 
-    `first_byte` and `idle` are seconds of silence that end a call. `on_idle` is told when a call ended cleanly,
-    `on_closed` once when the connection is gone. `fresh` says that no call has ended on it yet.
+    `first_byte` and `idle` are seconds of silence that end a call; with `exempt_streams` its deadline does not hold for
+    streams of events. `on_idle` is told when a call ended cleanly, `on_closed` once when the connection is gone.
+    `fresh` says that no call has ended on it yet, and `took` how many seconds the last one did.
     """
 
     def __init__(
@@ -50,15 +53,18 @@ class Connection(Protocol):
         max_head: int,
         first_byte: float,
         idle: float,
+        exempt_streams: bool,
         background: Background,
         on_idle: Callable[[Connection], None],
         on_closed: Callable[[Connection], None],
     ) -> None:
         self.target = target
-        self.idle_since = 0.0
+        self.idle_since = self._sent_at = self._deadline = 0.0
         self.fresh = True
+        self.took: float | None = None
         self._time = get_running_loop().time
         self._first_byte, self._idle = first_byte, idle
+        self._exempt_streams = exempt_streams
         self._background = background
         self._on_idle = on_idle
         self._on_closed = on_closed
@@ -70,7 +76,6 @@ class Connection(Protocol):
         self._pump: Task[None] | None = None
         self._drained: Future[None] | None = None
         self._held = False  # the reader of the response's body is slower than the target
-        self._deadline = 0.0
 
     @property
     def usable(self) -> bool:
@@ -83,7 +88,7 @@ class Connection(Protocol):
         The response's body goes on arriving by itself. If anything goes wrong before, the call hears of Lost,
         TimedOut, Malformed or what the request's body failed with, and this connection is closed.
         """
-        self._call = call
+        self._call, self._sent_at = call, now
         self._response = None
         self._reader.begin(call.request.method)
         transport = self._transport
@@ -181,11 +186,11 @@ class Connection(Protocol):
             return
         try:
             response = reader.feed(data)
+            if reader.interim:
+                self._relay_interim(call, reader)
         except Malformed as malformed:
             self._fail(malformed)
             return
-        if reader.interim:
-            self._relay_interim(call, reader)
         if response is not None:
             self._response = response
         if reader.complete:
@@ -194,6 +199,8 @@ class Connection(Protocol):
             self._deadline = self._time() + self._idle
         if response is not None:
             call.caller.answered(response)
+            if self._exempt_streams and response.streams:
+                call.deadline = inf
 
     def eof_received(self) -> bool:
         self._closing = True
@@ -207,7 +214,8 @@ class Connection(Protocol):
             if error is None and self._reader.eof():
                 self._end_call()
             else:
-                self._fail(Lost("the target closed the connection", unanswered=not self._reader.started))
+                why = f": {error}" if isinstance(error, ConnectionError) and str(error) else ""
+                self._fail(Lost(f"the target closed the connection{why}", unanswered=not self._reader.started))
         self._on_closed(self)
 
     # The Source of a response's body
@@ -231,24 +239,38 @@ class Connection(Protocol):
 
     # The end of a call
 
-    @staticmethod
-    def _relay_interim(call: Call, reader: ResponseReader) -> None:
+    def _relay_interim(self, call: Call, reader: ResponseReader) -> None:
         interim, reader.interim = reader.interim, []
-        if call.request.inform is not None:
-            for status, fields in interim:
+        for status, fields in interim:
+            if status == 101:
+                self._switch(call, Headers(fields), reader.rest)
+            elif call.request.inform is not None:
                 call.request.inform(status, fields)
+
+    def _switch(self, call: Call, headers: Headers, rest: bytes) -> None:
+        """The connection is a tunnel's from now on. Raises Malformed if the target was not asked, or answers wrong."""
+        handshake, transport = call.request.handshake, self._transport
+        if handshake is None or transport is None:
+            raise Malformed("it switched protocols unasked")
+        compressed = handshake.check(headers)
+        self._call = None
+        tunnel = Tunnel(handshake.options, compressed=compressed, rest=rest, lost=self.connection_lost)
+        tunnel.upstream.take_over(transport)
+        transport.pause_reading()  # until the client has heard of it
+        response = Response(101, headers, tunnel)
+        response.proxied = True
+        call.caller.answered(response)
 
     def _settle(self) -> None:
         """The response is whole: be idle again if the request is too, else close."""
         if self._pump is not None:
             return  # the rest of the request is still welcome; `_send_body` settles
-        self._call = None
-        self.fresh = False
-        transport = self._transport
-        if transport is None:
+        self._call, self.fresh = None, False
+        if (transport := self._transport) is None:
             return
         if self._reader.reusable and not self._closing:
-            self.idle_since = self._time()
+            self.idle_since = now = self._time()
+            self.took = now - self._sent_at
             self._on_idle(self)
         else:
             self._closing = True

@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from gateway.exchange import Response
-from gateway.headers import Headers, valid_field
-from gateway.http1.grammar import HOP_BY_HOP, IDEMPOTENT
-from gateway.options import Options
+from gateway.http1.grammar import IDEMPOTENT
+from gateway.options import Options, Size
+from gateway.reply import FixedReply, ReplyOptions
 from gateway.upstream.failure import UNSENT, Failure, failure_of, spelled_out
 
 if TYPE_CHECKING:
     from gateway.metrics import Metrics
-
-_NOT_TO_BE_SET: Final = HOP_BY_HOP | {"content-length"}
-
-
-class ReplyOptions(Options):
-    """A fixed reply."""
-
-    status: int = Field(default=200, ge=200, le=599)
-    """Status of the reply."""
-    headers: dict[str, str] = {}
-    """Header fields of the reply."""
-    body: str = ""
-    """Content of the reply, sent as UTF-8."""
-
-    @field_validator("headers")
-    @classmethod
-    def _fields_can_stand_in_a_reply(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, text in value.items():
-            if not valid_field(name, text) or name.lower() in _NOT_TO_BE_SET:
-                raise ValueError(
-                    f"not a header field of a reply: {name!r} (write content-type: text/plain or the like)"
-                )
-        return value
 
 
 class FallbackOptions(Options):
     """What is done when the upstream refuses (a circuit is open, or there is no room) or fails: one of two things."""
 
     upstream: str | None = None
-    """Name of another upstream to call."""
+    """Name of another upstream to call. What it answers is the answer, whatever that is."""
     reply: ReplyOptions | None = None
-    """A fixed reply to give."""
-    on: list[Failure] = ["connect", "timeout", "lost", "malformed", 502, 503, 504]
-    """Failures after which this is done, besides refusals, as long as not a byte of a response was forwarded."""
+    """A fixed reply to give. With a status that is metered it is billed like any other answer."""
+    on: list[Failure] = Field(default=["connect", "timeout", "lost", "malformed", 502, 503, 504], min_length=1)
+    """Failures after which this is done, besides refusals."""
+    replay_buffer: Size = 64 * 1024
+    """Request bodies up to this size are kept until there is a response, so that the other upstream gets them too."""
 
     @model_validator(mode="after")
     def _does_one_thing(self) -> FallbackOptions:
@@ -57,14 +36,13 @@ class FallbackOptions(Options):
 
 
 class Fallback:
-    """The fallback of one route. `upstream` is the name of the upstream to call, or None: then there is a `reply`."""
+    """The fallback of one route. `upstream` is the name of the upstream to call; None: `reply` makes the answer."""
 
     def __init__(self, options: FallbackOptions, route: str, metrics: Metrics) -> None:
+        """Raises ValueError if the file of the reply cannot be had."""
         self.upstream = options.upstream
+        self.reply = FixedReply(options.reply or ReplyOptions()).response
         self._on = spelled_out(options.on) | {"refused"}
-        reply = options.reply or ReplyOptions()
-        self._status, self._body = reply.status, reply.body.encode()
-        self._headers = Headers(reply.headers)
         self._route = route
         self._taken = metrics.counter(
             "tallygate_fallbacks_total",
@@ -72,20 +50,17 @@ class Fallback:
             ("route", "reason"),
         )
 
-    def takes(self, result: Exception | Response, *, method: str, replayable: bool, forwarded: bool) -> bool:
-        """Whether a call that ended with `result` is answered by the fallback; the result is then to be closed.
+    def takes(self, result: Exception | Response, *, method: str, replayable: bool) -> bool:
+        """Whether a call that ended with `result`, of which nothing was forwarded, is answered by the fallback; the
+        result is then to be closed.
 
         Another upstream is called only if the body can be sent again, and what may have been sent already only with a
         method that allows that (RFC 9110 §9.2.2).
         """
         failure = failure_of(result)
-        if forwarded or failure not in self._on:
+        if failure not in self._on:
             return False
         if self.upstream is not None and not (replayable and (failure in UNSENT or method in IDEMPOTENT)):
             return False
         self._taken.labels(self._route, str(failure)).inc()
         return True
-
-    def reply(self) -> Response:
-        """The fixed reply."""
-        return Response(self._status, self._headers.copy(), self._body)

@@ -7,7 +7,7 @@ would only be trampled, or it is the probes that are wrong: then all of them are
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Literal, TypeAlias
 
 from pydantic import Field
 
@@ -15,6 +15,11 @@ from gateway.options import Rate
 from gateway.upstream.outlier import Outliers, PassiveOptions
 from gateway.upstream.probe import ProbeOptions, Verdict
 from gateway.upstream.target import Target
+
+HealthState: TypeAlias = Literal["healthy", "unhealthy", "ejected", "draining", "unknown"]
+"""What probes say (`unhealthy`), what calls say (`ejected`), what the configuration says (`draining`); `unknown` where
+nobody looks, or has not yet.
+"""
 
 
 class HealthOptions(ProbeOptions):
@@ -80,12 +85,15 @@ class Health:
         """To be called about once a second. Returns whether `available` changed."""
         return self._outliers is not None and self._outliers.sweep(now)
 
-    def report(self) -> list[dict[str, Any]]:
-        """Each target for an operator's eyes: its name, weight and zone, and its state with the reason for it."""
-        return [self._described(target) for target in self._targets]
-
-    def _described(self, target: Target) -> dict[str, Any]:
+    def state(self, target: Target) -> tuple[HealthState, str]:
+        """For an operator's eyes: how a target is, and why it is not healthy where there is a reason."""
         reason = self.reason(target)
-        state = "unavailable" if reason else "available" if target.weight else "drained"
-        described: dict[str, Any] = {"name": target.name, "weight": target.weight, "state": state}
-        return described | ({"reason": reason} if reason else {}) | ({"zone": target.zone} if target.zone else {})
+        if reason:
+            ejected = self._outliers is not None and reason == self._outliers.reason(target)
+            return "ejected" if ejected else "unhealthy", reason
+        if not target.weight:
+            return "draining", ""
+        verdict = target.state.verdict
+        probed = self._options.path is not None and verdict is not None and verdict.healthy is not None
+        judged = self._options.path is None and self._outliers is not None
+        return "healthy" if probed or judged else "unknown", ""

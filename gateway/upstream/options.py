@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from gateway.http1.grammar import valid_host
 from gateway.options import Duration, Options, Size
+from gateway.tls.client import UpstreamTlsOptions
 from gateway.upstream.balancing import BalancerOptions
 from gateway.upstream.balancing.round_robin import RoundRobinOptions
 from gateway.upstream.breaker import CircuitBreakerOptions
@@ -15,20 +16,23 @@ from gateway.upstream.bulkhead import BulkheadOptions
 from gateway.upstream.health import HealthOptions
 from gateway.upstream.resolver import ResolverOptions
 from gateway.upstream.retry import RetryOptions
+from gateway.upstream.sticky import StickyOptions
 from gateway.upstream.target import TargetOptions, check_targets
 
 
 class TimeoutOptions(Options):
     """Deadlines of one call; each is answered 504 when the head was not sent yet, and cuts the response otherwise."""
 
-    connect: Duration = 2.0
+    connect: Duration = Field(default=2.0, gt=0)
     """Opening a connection to a target."""
-    first_byte: Duration = 30.0
+    first_byte: Duration = Field(default=30.0, gt=0)
     """From the request's last byte to the head of the response."""
-    idle: Duration = 60.0
+    idle: Duration = Field(default=60.0, gt=0)
     """Silence between two pieces of a body, in either direction."""
-    total: Duration = 300.0
+    total: Duration = Field(default=300.0, gt=0)
     """The whole call."""
+    exempt_streams: bool = False
+    """Whether streams of events (`text/event-stream`, JSON lines) may outlast `total`; `idle` holds for them too."""
 
 
 class UpstreamOptions(Options):
@@ -38,6 +42,8 @@ class UpstreamOptions(Options):
     """The addresses that provide it."""
     balancer: BalancerOptions = RoundRobinOptions()
     """How a target is picked: a name, or a block of that `name` and its options."""
+    sticky: StickyOptions | None = None
+    """Keeping each client at the target that answered it first; the balancer then places new clients."""
     resolver: ResolverOptions = ResolverOptions()
     """How the names of targets are resolved; all addresses of a name become targets."""
     health: HealthOptions | None = None
@@ -62,6 +68,8 @@ class UpstreamOptions(Options):
     """Largest head of a response; a larger one is answered 502."""
     host: str = "preserve"
     """The Host field sent upstream: `preserve` the client's, the `target`'s own, or a literal name."""
+    tls: UpstreamTlsOptions | None = None
+    """How targets with `https://` are verified, and what they are shown. Without, they are verified."""
 
     @field_validator("host")
     @classmethod
@@ -81,4 +89,17 @@ class UpstreamOptions(Options):
     @classmethod
     def _targets_differ(cls, value: list[TargetOptions]) -> list[TargetOptions]:
         check_targets(value)
+        return value
+
+    @property
+    def secure(self) -> bool:
+        """Whether any target speaks TLS."""
+        return any(target.secure for target in self.targets)
+
+    @field_validator("tls")
+    @classmethod
+    def _a_target_speaks_tls(cls, value: UpstreamTlsOptions | None, info: ValidationInfo) -> UpstreamTlsOptions | None:
+        targets = info.data.get("targets", [])
+        if value is not None and targets and not any(target.secure for target in targets):
+            raise ValueError("no target speaks TLS (write https:// in its URL)")
         return value

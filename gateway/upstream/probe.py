@@ -21,6 +21,7 @@ from gateway.upstream.target import Target
 if TYPE_CHECKING:
     from gateway.background import Background
     from gateway.metrics import Metrics
+    from gateway.tls.client import ClientTls
 
 
 class ProbeOptions(Options):
@@ -88,11 +89,13 @@ class Prober:
         answered: Callable[[Target, str], None],
         *,
         fetch: Fetch,
+        tls: ClientTls | None,
         rng: Random,
         background: Background,
         metrics: Metrics,
     ) -> None:
         self._upstream = upstream
+        self._tls = tls
         self._options = options
         self._answered = answered
         self._fetch = fetch
@@ -125,9 +128,11 @@ class Prober:
 
     async def ask(self, target: Target) -> str:
         """Ask once. What was wrong with the answer; empty if it was good."""
-        url = f"http://{target.address}{self._options.path or '/'}"
+        url = f"{'https' if target.secure else 'http'}://{target.address}{self._options.path or '/'}"
+        tls = self._tls.terms_of(target.server_name) if self._tls is not None and target.secure else None
+        fields = {"host": target.authority}
         try:
-            status = await self._fetch.status(url, within=self._options.timeout, fields={"host": target.authority})
+            status = await self._fetch.status(url, within=self._options.timeout, fields=fields, tls=tls)
         except FetchFailed as failure:
             return str(failure)
         return "" if status in self._options.statuses else f"status {status}"

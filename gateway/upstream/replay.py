@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.body import Body
+from gateway.exchange import Response
 
 if TYPE_CHECKING:
     from gateway.metrics import Metrics
@@ -83,6 +84,11 @@ class ReplayableBody:
         """As a Body's."""
         return self._body.trailers
 
+    @property
+    def whole(self) -> bytes | None:
+        """All of it, if it has arrived and was kept."""
+        return bytes(self._kept) if self._keeps and self._ended else None
+
     def take(self) -> tuple[bytes, bool] | None:
         """As a Body's: first what was kept before `rewind`, then what has arrived since."""
         if self._place < len(self._kept):
@@ -101,6 +107,14 @@ class ReplayableBody:
             piece = await self._body.next()
             self._keep(*piece)
         return piece
+
+    def rewindable_after(self, result: Exception | Response) -> bool:
+        """Whether it can begin again after an attempt that ended so. A target that answers before it has the whole body
+        may still be taking the rest.
+        """
+        if self.error is not None or (isinstance(result, Response) and not self._ended):
+            return False
+        return self._keeps or self._body.rewindable
 
     def rewind(self) -> bool:
         """Begin again from the first byte, for another attempt; False if bytes were taken that nobody kept."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from typing import Annotated
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gateway.cookie import CookieName, SameSite, read_cookie, write_cookie
 from gateway.exchange import Request
@@ -24,7 +25,7 @@ class StickyOptions(Options):
 
     cookie: CookieName
     """Name of the cookie."""
-    max_age: Duration | None = None
+    max_age: Annotated[Duration, Field(gt=0)] | None = None
     """How long the client keeps it; until its session ends if absent."""
     secure: bool = True
     """Only sent back over HTTPS. A client on plain HTTP is not kept at its target unless this is `false`."""

@@ -34,7 +34,7 @@ class TargetOptions(Options):
     model_config = ConfigDict(json_schema_extra=_or_a_plain_url)
 
     url: str
-    """`http://host:port`, without a path."""
+    """`http://host:port` or `https://host:port`, without a path."""
     weight: int = Field(default=1, ge=0, le=1000)
     """Share of the calls, in proportion to the other targets' weights; 0 drains it: no new calls go there."""
     zone: str | None = None
@@ -44,12 +44,18 @@ class TargetOptions(Options):
     @classmethod
     def _url_is_an_origin(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise ValueError(f"not a target: {value!r} (write http://host:port, without a path)")
+        beyond = parts.path not in ("", "/") or parts.query or parts.fragment
+        if parts.scheme not in ("http", "https") or not parts.hostname or beyond:
+            raise ValueError(f"not a target: {value!r} (write http://host:port or https://host:port, without a path)")
         if parts.username or parts.password:
             raise ValueError("a target's URL holds no user name or password")
         _ = parts.port  # raises ValueError for a port out of range
         return value
+
+    @property
+    def secure(self) -> bool:
+        """Whether it speaks TLS."""
+        return urlsplit(self.url).scheme == "https"
 
 
 def check_targets(targets: Sequence[TargetOptions]) -> None:
@@ -83,19 +89,22 @@ class Target:
     """One address of an upstream, ready to be connected to. `authority` is what its own Host field would say.
 
     `address` is given where a DNS name was resolved, and is then connected to in the name's place. `name` is what the
-    target is called in metrics, and how it is known again.
+    target is called in metrics, and how it is known again. `secure` says that it speaks TLS, and `server_name` who has
+    to be there then, whatever the address.
     """
 
-    __slots__ = ("address", "authority", "host", "name", "port", "state", "weight", "zone")
+    __slots__ = ("address", "authority", "host", "name", "port", "secure", "server_name", "state", "weight", "zone")
 
     def __init__(self, options: TargetOptions, *, address: str | None = None) -> None:
         parts = urlsplit(options.url)
         host = parts.hostname or ""
         self.host = address or host
-        self.port = parts.port or 80
+        self.secure = options.secure
+        self.server_name = host
+        self.port = parts.port or (443 if self.secure else 80)
         self.authority = parts.netloc
         self.address = _joined(self.host, self.port)
-        self.name = f"http://{_joined(host, self.port)}" + (f" ({address})" if address else "")
+        self.name = f"{parts.scheme}://{_joined(host, self.port)}" + (f" ({address})" if address else "")
         self.weight = options.weight
         self.zone = options.zone
         self.state = TargetState()

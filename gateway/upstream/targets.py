@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from asyncio import get_running_loop
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from gateway.exchange import Response
+from gateway.exchange import Request, Response
 from gateway.metrics import GaugePart
 from gateway.upstream.balancing import make_balancer
 from gateway.upstream.balancing.load_report import FIELD
-from gateway.upstream.health import Health
+from gateway.upstream.health import Health, HealthState
 from gateway.upstream.probe import Prober
 from gateway.upstream.resolver import Name, Resolver
+from gateway.upstream.sticky import Sticky
 from gateway.upstream.target import Target, TargetOptions, TargetStates
 
 if TYPE_CHECKING:
     from gateway.background import Background
     from gateway.fetch import Fetch
     from gateway.metrics import Metrics
+    from gateway.tls.client import ClientTls
     from gateway.upstream.options import UpstreamOptions
 
 SWEEP_SECONDS: Final = 1.0
@@ -29,7 +31,8 @@ SWEEP_SECONDS: Final = 1.0
 class Targets:
     """The targets of one upstream. Names are resolved, probes asked and ejections ended in the background.
 
-    `pick` is the balancer's. `wants_feedback` says that `sent` and `answered` must be called for every attempt.
+    `pick` is the balancer's, or that of `sticky` for a client that is kept at its target.
+    `wants_feedback` says that `sent` and `answered` must be called for every attempt.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Targets:
         options: UpstreamOptions,
         *,
         fetch: Fetch,
+        tls: ClientTls | None,
         states: TargetStates,
         background: Background,
         metrics: Metrics,
@@ -47,13 +51,21 @@ class Targets:
         self._upstream = upstream
         self._options = options
         self._balancer = make_balancer(options.balancer, rng)
-        self.pick = self._balancer.pick
+        self.sticky = Sticky(options.sticky) if options.sticky is not None else None
+        self.pick = self._balancer.pick if self.sticky is None else self._pick
         self.weigh = self._balancer.weigh
         self._health = Health(options.health) if options.health is not None else None
         self._prober: Prober | None = None
         if options.health is not None:
             self._prober = Prober(
-                upstream, options.health, self._probed, fetch=fetch, rng=rng, background=background, metrics=metrics
+                upstream,
+                options.health,
+                self._probed,
+                fetch=fetch,
+                tls=tls,
+                rng=rng,
+                background=background,
+                metrics=metrics,
             )
         self._resolver = Resolver(
             upstream,
@@ -108,11 +120,27 @@ class Targets:
         if self._health is not None and self._health.answered(target, seconds, ok, now):
             self._use()
 
-    def report(self) -> list[dict[str, Any]]:
-        """Each target for an operator's eyes."""
+    def keep_client(self, request: Request, response: Response, target: Target) -> None:
+        """Have the client come back to the target that answered it, unless with a failure."""
+        if self.sticky is not None and response.status < 500:
+            cookie = self.sticky.set_cookie(request, target)
+            if cookie is not None:
+                response.headers.add("Set-Cookie", cookie)
+
+    def health(self, target: Target) -> tuple[HealthState, str]:
+        """How a target is, and why it is not healthy where there is a reason."""
         if self._health is not None:
-            return self._health.report()
-        return [{"name": target.name, "weight": target.weight} for target in self.all]
+            return self._health.state(target)
+        return "unknown" if target.weight else "draining", ""
+
+    @property
+    def panics(self) -> bool:
+        """Whether so few are available that all are called."""
+        return self._health is not None and self._health.panics
+
+    def _pick(self, request: Request, now: float, avoid: Collection[Target] = ()) -> Target | None:
+        kept = self.sticky.target(request) if self.sticky is not None else None
+        return kept if kept is not None and kept not in avoid else self._balancer.pick(request, now, avoid)
 
     def _changed(self, targets: Sequence[Target]) -> None:
         self.all = targets
@@ -126,6 +154,8 @@ class Targets:
             self._health.use(self.all)
             available = self._health.available()
         self._balancer.use(available, get_running_loop().time())
+        if self.sticky is not None:
+            self.sticky.use(available)
         self._available.set(len(available))
         self._unavailable.set(len(self.all) - len(available))
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from asyncio import get_running_loop, timeout
+from copy import copy
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 from gateway.body import Body
+from gateway.clock import Clock
 from gateway.exchange import Request
 from gateway.forwarding import Forwarding, upstream_head
 from gateway.http1.grammar import IDEMPOTENT
 from gateway.http1.response_head import Malformed
 from gateway.metrics import GaugePart
 from gateway.problem import BadGateway, GatewayTimeout, Overloaded, Problem
+from gateway.tls.client import ClientTls, UpstreamTlsOptions
 from gateway.upstream.attempts import Attempts
-from gateway.upstream.breaker import WHOLE_UPSTREAM, Breaker, CircuitBreakerOptions
 from gateway.upstream.bulkhead import Bulkhead
 from gateway.upstream.call import Call, Caller, Underway
+from gateway.upstream.circuits import Circuits
 from gateway.upstream.connection import Connection, Lost, TimedOut
 from gateway.upstream.options import UpstreamOptions
 from gateway.upstream.pool import Pool
@@ -63,16 +66,20 @@ class Upstream:
         self._host = None if options.host in ("preserve", "target") else options.host
         self.forwarding = forwarding
         self._background = background
-        self._metrics = metrics
+        self._tls: ClientTls | None = None
+        if options.secure:
+            self._tls = ClientTls(options.tls or UpstreamTlsOptions(), name, clock=Clock(), metrics=metrics)
         self._memory = memory
-        self.targets = Targets(name, options, fetch=fetch, states=states, background=background, metrics=metrics)
+        self.targets = Targets(
+            name, options, fetch=fetch, tls=self._tls, states=states, background=background, metrics=metrics
+        )
         retry, circuit = options.retry, options.circuit_breaker
         self.retry = Retry(retry, name, metrics, Random()) if retry is not None else None  # noqa: S311 - spreads load
-        self.breaker = Breaker(circuit, name, WHOLE_UPSTREAM, metrics) if circuit is not None else None
-        self._circuit = circuit or CircuitBreakerOptions()
-        self._breakers: dict[str, Breaker] = {}
+        self.circuits = Circuits(circuit, name, metrics) if circuit is not None else None
         self.bulkhead = Bulkhead(options.bulkhead, "upstream", name, metrics) if options.bulkhead is not None else None
-        self._simple = not (self.retry or self.breaker or self.bulkhead or self.targets.wants_feedback)
+        self._simple = not (
+            self.retry or self.circuits or self.bulkhead or self.targets.wants_feedback or self.targets.sticky
+        )
         self.pool = Pool(
             self._open,
             limit=options.max_connections,
@@ -97,8 +104,8 @@ class Upstream:
         """Send the request to a target; the caller hears of the response once its head is there."""
         now = self.time()
         if not self._simple:
-            attempts = Attempts(self, request, caller, now)
-            attempts.begin()
+            attempts = Attempts(self, request, request.body, caller)
+            attempts.begin(now)
             return attempts
         target = self.targets.pick(request, now)
         if target is None:
@@ -115,18 +122,16 @@ class Upstream:
         else:
             self._send(call, connection, now)
 
-    def breaker_of(self, target: Target) -> Breaker:
-        """The circuit to one target; to be asked only if there are circuits."""
-        breaker = self._breakers.get(target.name)
-        if breaker is None:
-            breaker = Breaker(self._circuit, self.name, target.name, self._metrics)
-            self._breakers[target.name] = breaker
-        return breaker
+    def behind(self, circuits: Circuits) -> Upstream:
+        """This upstream, with its targets, connections and all, but behind these circuits and not its own."""
+        upstream = copy(self)
+        upstream.circuits, upstream._simple = circuits, False
+        return upstream
 
-    def replayable(self, body: Body) -> Body | ReplayableBody:
-        """The body in a form that can be sent again, where retries may want that."""
+    def replayable(self, body: Body | ReplayableBody) -> Body | ReplayableBody:
+        """The body in a form that can be sent again, where retries may want that and it is not in one yet."""
         options = self.options.retry
-        if options is None or body.length == 0:
+        if options is None or body.length == 0 or isinstance(body, ReplayableBody):
             return body
         return ReplayableBody(body, options.replay_buffer, self._memory)
 
@@ -187,12 +192,12 @@ class Upstream:
         if options.bulkhead == before.bulkhead:
             self.bulkhead = previous.bulkhead
         if options.circuit_breaker == before.circuit_breaker:
-            here = {target.name for target in self.targets.all}
-            self.breaker = previous.breaker
-            self._breakers = {name: breaker for name, breaker in previous._breakers.items() if name in here}
+            self.circuits = previous.circuits
 
     async def start(self) -> None:
-        """Find the targets, and begin to look at deadlines."""
+        """Find the targets, and begin to look at deadlines. Raises Unusable if a file of its TLS is."""
+        if self._tls is not None:
+            await self._tls.start(self._background)
         await self.targets.start()
         self._background.every(SWEEP_SECONDS, self._sweep, f"deadlines of {self.name}")
 
@@ -206,6 +211,8 @@ class Upstream:
         for connection in list(self.pool.connections):
             connection.abort()
         await self._background.stop()
+        if self._tls is not None:
+            self._tls.leave()
         self.targets.leave()
         if self.bulkhead is not None:
             self.bulkhead.look(self.time())
@@ -213,20 +220,24 @@ class Upstream:
             part.set(0.0)
 
     async def _open(self, target: Target) -> Connection:
+        connection = Connection(
+            target,
+            max_head=self.options.max_response_head,
+            first_byte=self._timeouts.first_byte,
+            idle=self._timeouts.idle,
+            exempt_streams=self._timeouts.exempt_streams,
+            background=self._background,
+            on_idle=self.pool.release,
+            on_closed=self.pool.discard,
+        )
+        connect = get_running_loop().create_connection
         async with timeout(self._timeouts.connect):
-            _, connection = await get_running_loop().create_connection(
-                lambda: Connection(
-                    target,
-                    max_head=self.options.max_response_head,
-                    first_byte=self._timeouts.first_byte,
-                    idle=self._timeouts.idle,
-                    background=self._background,
-                    on_idle=self.pool.release,
-                    on_closed=self.pool.discard,
-                ),
-                target.host,
-                target.port,
-            )
+            if self._tls is None or not target.secure:
+                await connect(lambda: connection, target.host, target.port)
+            else:
+                stream = self._tls.stream(connection, target.server_name, target.address)
+                await connect(lambda: stream, target.host, target.port)
+                await stream.until_secured()
         return connection
 
     def _sweep(self) -> None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 from asyncio import CancelledError, Future, get_running_loop, sleep
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from gateway.exchange import Exchange, Note, Request, Response
 from gateway.header_options import FieldName, ResponseFieldName
 from gateway.headers import Headers
+from gateway.list_options import Methods
 from gateway.options import Duration, Size, Statuses, parse_statuses
-from gateway.plugin import Plugin, PluginConfig
+from gateway.plugin import AUTHENTICATION, Plugin, PluginConfig
 from gateway.problem import IdempotencyKeyBusy, IdempotencyKeyMissing, IdempotencyKeyReused, StoreDown
 from gateway.services import Services
 from gateway.stores.store import StoreUnavailable
@@ -38,7 +38,7 @@ class Config(PluginConfig):
 
     header: FieldName = "Idempotency-Key"
     """The header field that holds the key: a string in quotes, as the IETF's draft has it, or the same without them."""
-    methods: list[str] = ["POST", "PATCH"]
+    methods: Methods = Field(default=["POST", "PATCH"], min_length=1)
     """Methods whose requests may have a key; the key of others is left alone."""
     required: bool = False
     """Refuse requests with these methods that have no key (400)."""
@@ -66,14 +66,6 @@ class Config(PluginConfig):
     without_store: Literal["refuse", "pass"] = "refuse"
     """While the store does not answer: `refuse` requests with a key (503), or let them `pass` as if they had none."""
 
-    @field_validator("methods")
-    @classmethod
-    def _methods_are_in_capitals(cls, value: list[str]) -> list[str]:
-        for method in value:
-            if not re.fullmatch(r"[A-Z]+(-[A-Z]+)*", method):
-                raise ValueError(f"not a method: {method!r} (write POST, PATCH, …)")
-        return value
-
 
 class _Served:
     """A request that holds its key. `response` is the answer that is being collected in `fields` and `pieces`, if it is
@@ -99,11 +91,13 @@ class Idempotency(Plugin[Config]):
     """The same `Idempotency-Key` gets the same answer again. Requests that come while the first is being served wait
     for it; its client may leave meanwhile, because the retry wants the answer all the same.
 
-    List it after `key_auth`, so that each consumer has keys of its own, and after `metering`: that books an answer when
-    it is given first, and nothing when it is given again. Where the client left before the end, only what the answer
+    Each consumer has keys of its own. List it after `metering`: that books an answer when it is given first, and
+    nothing when it is given again. Where the client left before the end, only what the answer
     used is booked then, and that it was delivered when it is fetched. Listed before `metering`, answers that are given
     again never reach it.
     """
+
+    behind = AUTHENTICATION
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.coding import decoded
+from gateway.exchange import STREAMS
 from gateway.headers import Headers
 
 TAIL: Final = 64 * 1024
@@ -18,7 +19,6 @@ LARGEST_QUANTITY: Final = 2**53
 """Beyond it JSON numbers are not exact; nobody's usage is that large."""
 
 _decode: Final = msgspec.json.Decoder().decode
-_STREAMS: Final = ("text/event-stream", "application/x-ndjson", "application/jsonl", "application/json-seq")
 _JSON: Final = re.compile(r"application/(?:[\w.+-]+\+)?json$|text/json$")
 
 
@@ -30,7 +30,7 @@ class JsonReading:
     def __init__(self, headers: Headers, limit: int) -> None:
         media_type = (headers.get("content-type") or "").partition(";")[0].strip().lower()
         self._coding = (headers.get("content-encoding") or "identity").strip().lower()
-        self._streams = media_type in _STREAMS
+        self._streams = media_type in STREAMS
         self._is_json = self._streams or _JSON.match(media_type) is not None
         self._gathered = bytearray()
         self._limit = TAIL if self._streams and self._coding == "identity" else limit

@@ -2,7 +2,8 @@
 
 It answers every request with its slot, the names of the routes it was told last and its pid, after as many seconds as
 the path says; counts them in its cells; and fails, dies or is deaf where the environment says so. A new generation it
-refuses, outlives or is silent about as the name of its first route says.
+refuses, outlives or is silent about as the name of its first route says. Of its upstream it reports a target with its
+slot for a weight; where there is a file `late` it says so a second later, and nonsense where there is one `nonsense`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,21 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from gateway.config.snapshot import read_snapshot
-from gateway.edge.control_pipe import Commit, Committed, ControlPipe, Drain, Failed, Prepare, Prepared, Ready, Refused
+from gateway.edge.control_pipe import (
+    Commit,
+    Committed,
+    ControlPipe,
+    Drain,
+    Failed,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    Report,
+    Reported,
+)
 from gateway.metrics import Metrics
+from gateway.upstream.report import TargetReport, UpstreamReport
 
 
 class Stub:
@@ -76,6 +90,17 @@ class Stub:
                 self._routes = self._next
                 await self._listen(self._sockets)
                 pipe.say(Committed(generation))
+            case Report(number):
+                await asyncio.sleep(1.0 if self._told("late") else 0.0)
+                reports = [
+                    UpstreamReport("nobody", [TargetReport("http://127.0.0.1:1", self._options.slot, "healthy")])
+                ]
+                answer = Reported.of(number, reports)
+                pipe.say(answer if not self._told("nonsense") else Reported(number, (0,)))
+                answer.close()
+
+    def _told(self, what: str) -> bool:
+        return (Path(self._options.metrics).parent / f"{what}-{self._options.slot}").exists()
 
     def _first_time(self) -> bool:
         """Whether nobody in this slot has been here before."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cookie import read_cookie, write_cookie
+from gateway.cookie import read_cookie, without_cookie, write_cookie
 from gateway.headers import Headers
 
 
@@ -26,6 +26,19 @@ from gateway.headers import Headers
 )
 def test_a_cookie_is_found(lines: list[str], value: str | None):
     assert read_cookie(Headers([("cookie", line) for line in lines]), "sid") == value
+
+
+@pytest.mark.parametrize(
+    ("field", "rest", "values"),
+    [
+        ("sid=1", "", ["1"]),
+        ('a=0; sid=1; b=2;sid="3"', "a=0; b=2", ["1", "3"]),
+        ("xsid=0;  sid", "xsid=0; sid", []),
+        ("SID=1", "SID=1", []),
+    ],
+)
+def test_cookies_are_taken_out_of_a_field(field: str, rest: str, values: list[str]):
+    assert without_cookie(field, "sid") == (rest, values)
 
 
 @given(st.text(alphabet="abcXYZ019!#$%&'()*+-./:<=>?@[]^_`{|}~", max_size=20))

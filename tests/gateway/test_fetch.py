@@ -112,6 +112,11 @@ async def test_what_cannot_be_asked_is_the_same_kind(fetch: Fetch, url: str):
         await fetch.status(url, within=1.0)
 
 
+async def test_nobody_who_answers_is_said_in_plain_words(fetch: Fetch):
+    with pytest.raises(FetchFailed, match=r"^connection refused$"):
+        await fetch.status("http://127.0.0.1:1/", within=1.0)
+
+
 async def test_redirects_and_cookies_are_not_followed(fetch: Fetch, serve):
     server, url = await serve(
         b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nSet-Cookie: a=1\r\nContent-Length: 0\r\n\r\n"

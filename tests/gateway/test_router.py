@@ -167,7 +167,7 @@ MATCHES = st.fixed_dictionaries(
     {"path": patterns()},
     optional={
         "host": HOSTS,
-        "methods": st.none() | st.lists(METHODS, min_size=1, max_size=2),
+        "methods": st.none() | st.lists(METHODS, min_size=1, max_size=2, unique=True),
         "headers": CONDITIONS,
     },
 )

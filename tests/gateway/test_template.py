@@ -12,6 +12,7 @@ from gateway.consumers import Consumer
 from gateway.exchange import Exchange
 from gateway.problem import BadRequest
 from gateway.template import Template
+from gateway.tls.certificate import ClientCertificate
 from tests.play import ask
 
 
@@ -34,6 +35,18 @@ def test_every_name_has_its_value():
     )
     assert Template("{request.id}").render(going) == uuid_text(going.id)
     assert Template("{header.user-agent}/{param.plain}").render(going) == "curl/7"
+
+
+def test_the_names_in_a_client_s_certificate_are_values():
+    going = exchange()
+    text = "{certificate.subject}|{certificate.dns}|{certificate.uri}|{certificate.email}|{certificate.fingerprint}"
+    assert Template(text).render(going) == "||||"
+    subject, names = "CN=Zoë\r\nX: 1,O=Acme 5%", ("a.example", "b.example")
+    uris, emails = ("spiffe://acme/robot",), ("bob@acme.example",)
+    going.request.certificate = ClientCertificate(subject, names, uris, emails, "ab", 0.0)
+    assert Template(text).render(going) == (
+        "CN=Zo%C3%AB%0D%0AX: 1,O=Acme 5%25|a.example, b.example|spiffe://acme/robot|bob@acme.example|ab"
+    )
 
 
 @pytest.mark.parametrize(("host", "name"), [("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("a", "a"), ("", "")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from fnmatch import fnmatch
 
 import pytest
 
@@ -90,3 +91,15 @@ def test_what_is_copied_exists_and_is_let_through(name):
 def test_only_what_is_copied_is_let_through():
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     assert sorted(allowed) == sorted(copied())
+
+
+def test_what_is_no_python_is_installed_too():
+    """Templates, queries and the like are named in pyproject.toml, or they stay behind."""
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    left = {path for path in files() if path.parts[0] in ("gateway", "plugins") and path.suffix not in (".py", ".md")}
+    for package, patterns in named.items():
+        for path in list(left):
+            inside = path.name if package == "*" else str(path).removeprefix(package.replace(".", "/") + "/")
+            if any(fnmatch(inside, pattern) for pattern in patterns):
+                left.discard(path)
+    assert left == set()

@@ -16,7 +16,8 @@ import pytest
 from tests.house.tree import ROOT, files, text
 
 FOLDERS = ["bin", "benchmarks", "config", "demo", "gateway/billing", "gateway/metering", "plugins", "tests"]
-MAPPED = ["gateway", *(f"gateway/{package}" for package in ("cli", "node", "edge", "config", "control", "downstream"))]
+PACKAGES = ("admin", "cli", "node", "edge", "config", "control", "downstream")
+MAPPED = ["gateway", *(f"gateway/{package}" for package in PACKAGES)]
 RUNNABLE = re.compile(r"^<!-- runs -->\n+```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 

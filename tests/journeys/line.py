@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import ssl
 import struct
 import time
 from types import TracebackType
@@ -48,9 +49,16 @@ class Line:
         self.asked = 0
 
     @classmethod
-    async def open(cls, port: int, seconds: float = 15.0) -> Self:
+    async def open(cls, port: int, seconds: float = 15.0, tls: ssl.SSLContext | None = None) -> Self:
+        """With `tls` to a server that must be `localhost`."""
+        name = None if tls is None else "localhost"
         async with asyncio.timeout(seconds):
-            return cls(*await asyncio.open_connection("127.0.0.1", port), seconds)
+            return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name), seconds)
+
+    @property
+    def certificate(self) -> int:
+        """The serial number of the certificate that the server has shown."""
+        return int(self._writer.get_extra_info("peercert")["serialNumber"], 16)
 
     def send(self, path: str, method: str = "GET", fields: str = "", body: bytes = b"") -> str:
         """Send a request; returns its name."""
@@ -155,8 +163,11 @@ class Load:
     It may be entered more than once.
     """
 
-    def __init__(self, port: int, *paths: str, clients: int = 8, pause: float = 0.0) -> None:
+    def __init__(
+        self, port: int, *paths: str, clients: int = 8, pause: float = 0.0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._port = port
+        self._tls = tls
         self._paths = itertools.cycle(paths or ("/quick",))
         self._clients = clients
         self._pause = pause
@@ -209,7 +220,7 @@ class Load:
             while not self._stopping:
                 if line is None:
                     try:
-                        line = await Line.open(self._port)
+                        line = await Line.open(self._port, tls=self._tls)
                     except ConnectionError:
                         self.refused += 1
                         return

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -17,19 +16,14 @@ import asyncpg
 import psutil
 import yaml
 
+from tests.fixtures.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "tg_test_DemoDemoDemoDemoDemoDemoDemoDemo1vk0aW"
 KEY_SHA256 = "9c2fe6c606121ba1d4f45cdea9e4a40d35fc53fcc3564da49ec997b8c1faf15d"
 START_SECONDS = 60.0
 
 _MARKS = {"edge": "edge-process", "worker": " worker ", "valkey": "valkey-server", "postgres": "/bin/postgres -D"}
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def configuration(gateway: int, admin: int, upstream: int) -> dict[str, Any]:

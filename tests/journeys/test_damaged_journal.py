@@ -112,5 +112,6 @@ async def and_once_only(node: Node, booked: int) -> None:
     assert await node.metric("tallygate_journal_damaged_total") == 0
     assert node.log("edge").count("is damaged at") == 1
     assert len(list(node.journal.glob("*/*.damaged"))) == 1
+    assert await node.metric("tallygate_journal_damaged_files") == 1
     assert len(await node.books()) == booked
     assert await node.reconcile() == (0, f"{booked} records accounted for, {booked} booked\nno gaps\n")

@@ -126,7 +126,7 @@ async def test_a_disk_that_is_full(node: Node, upstream: Upstream, small_disk: P
         await fill(load)
     are_well_refused([answer for answer in load.answers if answer.status != 200], upstream)
     assert shutil.disk_usage(small_disk).free < 64 * 1024
-    assert "No space left on device" in node.log("edge")
+    await until(lambda: node.has_said("No space left on device"))
     for pid in node.edge_pids():
         os.kill(pid, signal.SIGKILL)  # what was written is adopted, though there is no room for another byte
     node.worker.send_signal(signal.SIGCONT)

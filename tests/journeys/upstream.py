@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
+from functools import partial
 from typing import Any
 
 BODY = b'{"usage": {"total_tokens": 7}}'
@@ -96,9 +98,11 @@ class Upstream:
         self.transports: set[Any] = set()
         self.port = 0
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        """At the port where it was before, if it was."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
+        connection = partial(_Connection, self)
+        self._server = await loop.create_server(connection, "127.0.0.1", self.port, backlog=1024, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

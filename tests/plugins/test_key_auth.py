@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from gateway.clock import uuid_text
 from gateway.exchange import Request
 from gateway.http1.request_reader import RequestReader
-from gateway.keys import new_key
-from plugins.key_auth import KeyAuth, without_parameter
+from gateway.keys import digest, new_key
+from gateway.path import without_parameter
+from plugins.key_auth import KeyAuth
 from tests.fixtures.source import Told
 from tests.play import KEY, OTHER_KEY, Stage, ask
 
@@ -57,6 +58,15 @@ async def test_everything_else_is_refused_alike(stage: Stage, request_: Request)
     assert played.response.headers["www-authenticate"] == 'Bearer realm="tallygate"'
     assert played.seen_upstream is None
     assert b"detail" not in played.body  # nothing says which part was wrong
+
+
+async def test_a_mistyped_key_is_looked_up_nowhere(stage: Stage):
+    plugin: Any = stage.make(KeyAuth)
+    asked: list[bytes] = []
+    plugin._by_digest = asked.append
+    for key in (WRONG_CHECKSUM, OTHER_KEY):
+        await stage.play(plugin, request=ask(x_api_key=key))
+    assert asked == [digest(OTHER_KEY)]
 
 
 async def test_two_fields_that_disagree_are_refused(stage: Stage):

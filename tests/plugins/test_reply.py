@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from plugins.reply import LARGEST_FILE, Reply
+from gateway.reply import LARGEST_FILE
+from plugins.reply import Reply
 from tests.fixtures.wire import Edge, Target
 from tests.play import Stage
 

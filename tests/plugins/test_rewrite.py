@@ -103,7 +103,7 @@ def test_a_new_path_is_always_one_that_every_server_reads_alike(path: str):
     ):
         plugin = Rewrite(Config.model_validate(options), None)  # type: ignore[arg-type]
         try:
-            new = plugin._changed(path)
+            new = plugin._rewriting._changed(path)
         except BadRequest:
             continue
         assert new == path or normalized_path(new) == new
@@ -166,7 +166,7 @@ async def test_what_is_remembered_is_bounded(stage: Stage):
     for number in range(MOST_REMEMBERED + 10):
         await stage.play(plugin, request=ask(f"/{number}"))
     await stage.play(plugin, request=ask("/" + "x" * LONGEST_REMEMBERED))
-    assert plugin._remembered.cache_info().currsize == MOST_REMEMBERED
+    assert plugin._rewriting._remembered.cache_info().currsize == MOST_REMEMBERED
 
 
 async def test_on_the_wire_the_upstream_hears_the_new_target(stage: Stage):

@@ -116,6 +116,7 @@ async def test_the_same_id_saying_something_else_is_a_conflict_that_is_kept(inta
         encode_event(event(organization=os.urandom(1500).hex())),  # more than an index takes
         encode_event(event(quantities={os.urandom(1500).hex(): 1})),
     ],
+    ids=range(16),
 )
 async def test_poison_is_set_aside_alone(intake, database_url, poison):
     """Whatever is wrong with it, and wherever in the batch it stands: the others are booked."""

@@ -34,6 +34,8 @@ def test_migrate_then_ask(here: Path, empty_database: str, capsys: pytest.Captur
     assert capsys.readouterr().out == "the schema is up to date\n"
     assert main(["usage", "acme", "--by", "route", "--from", "2026-01-31"]) == 0
     assert capsys.readouterr().out == "no usage of acme\n"
+    assert main(["rebook"]) == 0
+    assert capsys.readouterr().out == "0 events booked\n"
 
 
 def test_reconcile_ends_with_1_when_there_is_a_gap(
@@ -48,24 +50,57 @@ def test_reconcile_ends_with_1_when_there_is_a_gap(
     assert lines[-1] == "1 gap"
 
 
-@pytest.mark.parametrize("arguments", [["migrate"], ["usage", "acme"], ["reconcile"]])
+@pytest.mark.parametrize("arguments", [["migrate"], ["usage", "acme"], ["reconcile"], ["rebook"]])
 def test_a_database_that_is_not_there_is_one_line(
     here: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure(f"postgresql://nobody@{NOWHERE}/tallygate")
+    configure(f"postgresql://nobody:secret@{NOWHERE}/tallygate")
+    assert main(arguments) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == f"PostgreSQL at {NOWHERE}/tallygate: Connection refused\n"
+
+
+@pytest.mark.parametrize("arguments", [["usage", "acme"], ["reconcile"], ["rebook"]])
+def test_a_database_without_a_schema_says_what_makes_one(
+    here: Path, empty_database: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(empty_database)
     assert main(arguments) == 1
     output = capsys.readouterr()
     assert output.out == ""
     assert len(output.err.splitlines()) == 1
+    assert "`tallygate migrate`" in output.err
 
 
-@pytest.mark.parametrize("arguments", [["migrate"], ["usage", "acme"], ["reconcile"]])
+@pytest.mark.parametrize(
+    ("days", "text"),
+    [
+        (["--from", "31.1.2026"], "not a day: '31.1.2026' (write 2026-01-31)"),
+        (["--from", "2026-02-01", "--to", "2026-01-31"], "--from 2026-02-01 is later than --to 2026-01-31"),
+    ],
+)
+def test_days_that_make_no_sense_end_with_2(
+    here: Path, days: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = main(["usage", "acme", *days])
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == 2
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["migrate"], ["usage", "acme"], ["reconcile"], ["rebook"]])
 def test_an_embedded_server_that_was_never_started_is_one_line(
     here: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("gateway.yaml").write_text(HEAD + ROUTES)
     assert main(arguments) == 1
-    assert "start `tallygate up`, or set " in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"no embedded PostgreSQL runs in {here}/var/postgres: run this where `tallygate up` runs, "
+        "or have stores.postgres name a server\n"
+    )
 
 
 def test_a_worker_without_its_stores_says_so_and_ends(here: Path) -> None:
@@ -74,10 +109,12 @@ def test_a_worker_without_its_stores_says_so_and_ends(here: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].endswith("start `tallygate up`, or set REDIS_URL")
+    assert ended.stderr.splitlines()[-1].endswith(
+        "run this where `tallygate up` runs, or have stores.redis name a server"
+    )
 
 
-@pytest.mark.parametrize("command", ["up", "edge", "worker", "migrate", "usage", "reconcile"])
+@pytest.mark.parametrize("command", ["up", "edge", "worker", "migrate", "usage", "reconcile", "rebook"])
 def test_a_bad_configuration_ends_with_2(here: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("gateway.yaml").write_text(HEAD)
     assert main([command, *(["acme"] if command == "usage" else [])]) == 2

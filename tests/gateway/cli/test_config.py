@@ -60,6 +60,45 @@ def running(here: Path) -> Iterator[Running]:
     running.server.server_close()
 
 
+def test_what_is_behind_a_route(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = '"http://127.0.0.1:9001"]}, other: {targets: ["http://127.0.0.1:9002"]}}'
+    routes = """\
+routes:
+  - {name: split, split: [{upstream: demo, weight: 95}, {upstream: other, weight: 5}], fallback: {upstream: demo}}
+  - name: single
+    match: {path: /single}
+    upstream: demo
+    mirror: {upstream: other, share: 10%}
+    fallback: {reply: {status: 404}}
+"""
+    text = (GOOD % 9090).replace('"http://127.0.0.1:9001"]}}', other)
+    Path("gateway.yaml").write_text(text[: text.index("routes:")] + routes)
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "",
+        "split: any method /*",
+        "  → 95% to demo (http://127.0.0.1:9001)",
+        "  → 5% to other (http://127.0.0.1:9002)",
+        "  else demo (http://127.0.0.1:9001)",
+        "",
+        "single: any method /single",
+        "  → demo (http://127.0.0.1:9001)",
+        "  else a reply of 404",
+        "  and a copy of 10% to other (http://127.0.0.1:9002)",
+    ]
+
+
+def test_a_route_that_meters_and_asks_nobody_who_they_are(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metered = GOOD.replace("key_auth: ", "metering: {meters: [requests]}")
+    Path("gateway.yaml").write_text(metered % 9090)
+    assert main(["check"]) == 0
+    warning = "  ! nothing is billed here: no plugin of this route says who calls\n"
+    assert warning in capsys.readouterr().out
+    Path("gateway.yaml").write_text(metered.replace("plugins: [", "plugins: [key_auth: , ") % 9090)
+    assert main(["check"]) == 0
+    assert warning not in capsys.readouterr().out
+
+
 def test_a_difference_from_another_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("gateway.yaml").write_text(GOOD % 9090)
     Path("other.yaml").write_text((GOOD % 9090).replace("9001", "9002"))

@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[3]
 
 WRONG_PERMISSION = """\
 The request says something that cannot be
-  permissions/0: not a permission: 'Books' (write books:read, books:* or !books:delete)
+  permissions/0: not a permission: 'Books' (write resource:action in small letters, such as books:read, books/*:* or \
+!books:delete, and a condition behind ` if `)
 """
 SENSELESS = [["org"], ["org", "add"], ["key", "list"], ["key", "add", "--org", "a", "--limits", "{"]]
 

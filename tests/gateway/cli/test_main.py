@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,22 @@ def test_a_senseless_command_line_ends_with_2(arguments: list[str], capsys: pyte
         main(arguments)
     assert caught.value.code == 2
     assert "usage: tallygate" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_modules_are_loaded_prints_nothing() -> None:
+    code = """
+import builtins, os, signal
+from gateway.__main__ import run
+load = builtins.__import__
+def interrupted(name, *rest):
+    if name == "gateway.cli.main":
+        os.kill(os.getpid(), signal.SIGINT)
+    return load(name, *rest)
+builtins.__import__ = interrupted
+run()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, timeout=30)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, b"", b"")
 
 
 def test_a_reader_that_leaves_early_is_no_crash() -> None:

@@ -75,6 +75,25 @@ routes:
     assert config.plugins_of(config.routes[1])[0].plugin.__name__ == "Stamp"
 
 
+def test_who_calls_is_known_before_what_depends_on_it(here: Path) -> None:
+    """The order of the top level and of a route must not decide whether usage is billed."""
+    config = loaded(
+        HEAD
+        + """
+plugins:
+  - metering: {meters: [requests]}
+  - idempotency:
+  - request_id:
+routes:
+  - {name: open, match: {path: /open}, upstream: demo}
+  - {name: keyed, upstream: demo, plugins: [access_log: , key_auth: , compress: ]}
+"""
+    )
+    open_, keyed = ([spec.name for spec in config.plugins_of(route)] for route in config.routes)
+    assert open_ == ["metering", "idempotency", "request_id"]
+    assert keyed == ["request_id", "access_log", "key_auth", "metering", "idempotency", "compress"]
+
+
 def test_a_plugin_may_own_a_section(here: Path, write_plugin: Write) -> None:
     write_plugin("stamp", STAMP)
     config = loaded(HEAD + ROUTES + "stamp: {pads: [{colour: blue, dries: 1m}]}\n")

@@ -126,6 +126,53 @@ def test_limits_that_are_loosened_are_flagged(here: Path, change: tuple[str, str
     assert lines(change) == [flagged]
 
 
+def with_tls(here: Path, *changes: tuple[str, str]) -> list[str]:
+    """What is said about these replacements, where clients show certificates and a target is verified."""
+    tls = "tls: {certificate: a.pem, key: a.key, passphrase: sesame, client_ca: ca.pem, min_version: 1.3}"
+    secure = (
+        ("max_connections: 100", f"max_connections: 100, {tls}"),
+        ("http://127.0.0.1:9001", "https://127.0.0.1:9001"),
+        ("timeouts: {total: 5m}", "timeouts: {total: 5m}, tls: {verify: true}"),
+    )
+    before = BEFORE
+    for old, new in secure:
+        before = before.replace(old, new)
+    after = before
+    for old, new in changes:
+        assert after.count(old) == 1, old
+        after = after.replace(old, new)
+    return [str(line) for line in differences(description(before), description(after))]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            ("client_ca: ca.pem, ", ""),
+            "! listener 127.0.0.1:8080: client certificates removed (it was required)",
+        ),
+        (
+            ("client_ca: ca.pem", "client_ca: ca.pem, client_auth: optional"),
+            "! listener 127.0.0.1:8080: client certificates removed (it was required)",
+        ),
+        (("min_version: 1.3", "min_version: 1.2"), "! listener 127.0.0.1:8080: tls.min_version loosened, 1.3 → 1.2"),
+        (("verify: true", "verify: false"), "! upstream books: verification of targets removed (it was on)"),
+        (("sesame", "pepper"), None),
+        (("client_ca: ca.pem", "client_ca: other.pem"), "  listener 127.0.0.1:8080: tls.client_ca ca.pem → other.pem"),
+    ],
+)
+def test_what_protects_connections_is_watched_too(here: Path, change: tuple[str, str], said: str | None) -> None:
+    found = with_tls(here, change)
+    assert found[:1] == ([said] if said is not None else [])
+    assert not any(word in line for line in found for word in ("sesame", "pepper"))
+
+
+def test_a_listener_without_tls_any_more_comes_first(here: Path) -> None:
+    tls = ", tls: {certificate: a.pem, key: a.key, passphrase: sesame, client_ca: ca.pem, min_version: 1.3}"
+    found = with_tls(here, (tls, ""))
+    assert found[0] == "! listener 127.0.0.1:8080: TLS removed (it was 1.3 or newer)"
+
+
 def test_limits_of_a_plugin_are_watched_too(here: Path) -> None:
     def with_limit(plugin: str) -> Description:
         return description(BEFORE.replace("  - request_id:\n", f"  - request_id:\n{plugin}"))

@@ -49,7 +49,10 @@ TEN_LINES = [
     "gateway.yaml:3: listeners[1].bind: not an address to listen on: '127.0.0.1' (write 0.0.0.0:8080 or [::1]:8080)",
     "gateway.yaml:4: processes: must be `auto` or a whole number",
     "gateway.yaml:5: drain_timeout: not a duration: 5 (write 250ms, 30s, 5m, 1h or 7d)",
-    "gateway.yaml:8: upstreams.demo.targets[0]: not a target: 'ftp://x' (write http://host:port, without a path)",
+    (
+        "gateway.yaml:8: upstreams.demo.targets[0]: not a target: 'ftp://x' (write http://host:port or "
+        "https://host:port, without a path)"
+    ),
     (
         "gateway.yaml:9: upstreams.demo.balancer: not a balancer: 'round_robbin' (write round_robin, weighted, "
         "least_connections, ip_hash, consistent_hash, adaptive)"
@@ -57,7 +60,7 @@ TEN_LINES = [
     'gateway.yaml:12: routes[0].upstream: unknown upstream "demmo" (did you mean "demo"?)',
     "gateway.yaml:13: routes[0].max_body: not a size: '10 MB' (write 512B, 64KiB or 10MB)",
     'gateway.yaml:15: routes[0].plugins.stamp: unknown key "brust" (did you mean "burst"?)',
-    'gateway.yaml:16: routes[1]: missing key "upstream"',
+    "gateway.yaml:16: routes[1]: a route goes to one upstream or to several: write one of `upstream` and `split`",
 ]
 
 
@@ -109,7 +112,40 @@ def test_ten_errors_are_ten_lines(here: Path, write_plugin: Write) -> None:
         (HEAD + "routes: [{name: a, upstream: 7}]", "gateway.yaml:3: routes[0].upstream: must be text, not a number"),
         (
             HEAD + "routes: [{name: a, upstream: demo, match: {methods: [get]}}]",
-            "gateway.yaml:3: routes[0].match.methods: not a method: 'get' (write GET, POST, …)",
+            "gateway.yaml:3: routes[0].match.methods[0]: not a method: 'get' (write GET, POST, …)",
+        ),
+        (
+            HEAD + "routes: [{name: a, upstream: demo, match: {methods: []}}]",
+            "gateway.yaml:3: routes[0].match.methods: no method at all (leave `methods` out: then any method will do)",
+        ),
+        (
+            HEAD + "routes: [{name: a, upstream: demo, match: {host: '*'}}]",
+            "gateway.yaml:3: routes[0].match.host: `*` alone is no host (leave `host` out: then any host will do)",
+        ),
+        (
+            HEAD + "routes: [{name: a, upstream: demo, match: {host: 'a.com:80'}}]",
+            "gateway.yaml:3: routes[0].match.host: not a host: 'a.com:80' (write api.example.com or *.example.com",
+        ),
+        (
+            HEAD + ROUTES + "stores: {redis: 'redis://h:notaport'}",
+            "gateway.yaml:4: stores.redis: what follows the host is no port (write redis://host:6379)",
+        ),
+        (
+            HEAD + ROUTES + "stores: {postgres: 'postgresql://u:p@a:1,b:70000/x'}",
+            "gateway.yaml:4: stores.postgres: what follows the host is no port (write postgresql://host:5432/name)",
+        ),
+        (HEAD + ROUTES + "billing: {poll: 0s}", "gateway.yaml:4: billing.poll: must be greater than 0s"),
+        (
+            HEAD.replace("8080", '8080", idle_timeout: "0s') + ROUTES,
+            "gateway.yaml:1: listeners[0].idle_timeout: must be greater than 0s",
+        ),
+        (
+            HEAD.replace("]}}", "], timeouts: {total: 0s}}}") + ROUTES,
+            "gateway.yaml:2: upstreams.demo.timeouts.total: must be greater than 0s",
+        ),
+        (
+            HEAD + ROUTES + "plugins: [key_auth: {header: null, bearer: false}]",
+            "gateway.yaml:4: plugins.key_auth: a key has no place (name a `header` or a `query` parameter",
         ),
         (
             HEAD + "routes: [{name: a, upstream: demo, match: {path: books}}]",
@@ -208,6 +244,53 @@ class Touchy(Plugin[Config]): ...
 """
 
 
+def test_all_that_is_wrong_with_a_list_is_said_at_once(here: Path) -> None:
+    routes = "routes: [{name: a, upstream: demo, match: {methods: [get, GET, FETCH ME, GET]}}]\n"
+    assert complaints(HEAD + routes) == [
+        "gateway.yaml:3: routes[0].match.methods[0]: not a method: 'get' (write GET, POST, …)",
+        "gateway.yaml:3: routes[0].match.methods[2]: not a method: 'FETCH ME' (write GET, POST, …)",
+        'gateway.yaml:3: routes[0].match.methods[3]: method "GET" is listed twice',
+    ]
+
+
+METERS = """
+plugins:
+  - metering:
+      meters:
+        - requests
+        - {name: tokens, from: response_json, pth: usage}
+        - {name: Units, from: response_header, header: x-units, estimate: -1}
+        - {name: cost, from: response_body, header: x}
+        - {name: requests, from: response_header, header: x}
+        - requsts
+        - requests
+"""
+
+
+def test_a_meter_is_told_only_what_is_wrong_with_its_kind(here: Path) -> None:
+    place = "plugins.metering.meters"
+    assert complaints(HEAD + ROUTES + METERS) == [
+        f'gateway.yaml:9: {place}[1]: missing key "path"',
+        f'gateway.yaml:9: {place}[1]: unknown key "pth" (did you mean "path"?)',
+        f"gateway.yaml:10: {place}[2].name: must be text of the form ^[a-z][a-z0-9_]{{0,63}}$",
+        f"gateway.yaml:10: {place}[2].estimate: must be at least 0",
+        (
+            f"gateway.yaml:11: {place}[3]: where does the quantity come from? "
+            "(write `from: response_header` or `from: response_json`)"
+        ),
+        f'gateway.yaml:12: {place}[4]: meter "requests" is listed twice',
+        (
+            f"gateway.yaml:12: {place}[4].name: requests is counted by the gateway itself "
+            "(write `- requests`, or give this meter another name)"
+        ),
+        (
+            f"gateway.yaml:13: {place}[5]: must be `requests`, `bytes_in`, `bytes_out`, "
+            '`messages_in` or `messages_out` (did you mean "requests"?)'
+        ),
+        f'gateway.yaml:14: {place}[6]: meter "requests" is listed twice',
+    ]
+
+
 def test_a_broken_plugin_is_said_once(here: Path, write_plugin: Write) -> None:
     write_plugin("broken", "raise RuntimeError('not today')")
     routes = "routes:\n" + "".join(
@@ -244,7 +327,6 @@ def test_an_error_in_an_included_file_names_that_file(here: Path) -> None:
     Path("parts").mkdir()
     Path("parts/routes.yaml").write_text("- name: all\n  upstrem: demo\n")
     assert complaints(HEAD + "routes: !include parts/routes.yaml") == [
-        'parts/routes.yaml:1: routes[0]: missing key "upstream"',
         'parts/routes.yaml:2: routes[0]: unknown key "upstrem" (did you mean "upstream"?)',
     ]
 

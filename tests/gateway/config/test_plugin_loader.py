@@ -31,6 +31,24 @@ def test_a_dotted_name_is_a_module_of_your_own(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delitem(sys.modules, name)
 
 
+def test_a_module_of_your_own_may_lie_beside_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("here/beside_of_this_test", "here/json", "elsewhere/nowhere_of_this_test"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "stamp.py").write_text(STAMP)
+    before = sys.path.copy()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", before.copy())
+        assert load_plugin("beside_of_this_test.stamp", tmp_path / "here").__name__ == "Stamp"
+        assert sys.path == [*before, str(tmp_path / "here")]
+        patch.setattr(sys, "path", before.copy())
+        for name in ("json.stamp", "nowhere_of_this_test.stamp"):  # one that Python has comes first
+            with pytest.raises(UnknownPlugin):
+                load_plugin(name, tmp_path / "here")
+        assert sys.path == before
+    for name in [name for name in sys.modules if name.startswith("beside_of_this_test")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def test_the_section_of_a_plugin_is_its_shared_class(write_plugin: Write) -> None:
     write_plugin("stamp", STAMP)
     write_plugin("plain", CONFIG + "class Plain(Plugin[Config]): ...\n")

@@ -76,6 +76,8 @@ def test_values_have_the_types_of_yaml_1_2(here: Path, text: str, value: Any) ->
         ("${MISSING:-}", ""),
         ("$${NAME}", "${NAME}"),
         ("$$${NAME}", "$${NAME}"),
+        ("a:${method}", "a:{method}"),
+        ("$${method}", "${method}"),
         ("$NAME $ {NAME}", "$NAME $ {NAME}"),
         ("${file:secret}", "s3cr3t"),
         ("${file:sub/two}", "a\n"),

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.downstream import pace
+from gateway import pace
 from gateway.metrics import Metrics
 from tests.fixtures.conversation import Caller, Line, Scripted, calling, eventually, respond, serving, silence
 from tests.fixtures.wire import OK, Target

@@ -78,6 +78,23 @@ async def test_a_body_is_sent_again_whole() -> None:
         assert target.text.count(b"\r\n\r\nhello") == 2
 
 
+@pytest.mark.parametrize("early", [OK, BUSY])
+async def test_a_body_that_is_still_on_its_way_when_the_answer_comes_is_sent_on_once(early: bytes) -> None:
+    async def script(line: Line) -> None:
+        await line.until(b"\r\n\r\nhello")
+        await line.say(early)
+        await line.gone()
+
+    target = Scripted(script)
+    retry = {**QUICK, "methods": ["POST"]}
+    async with before(target, retry=retry) as edge, calling(edge) as client:
+        await client.say(POST.replace(b"Length: 5", b"Length: 11"))
+        assert (await client.answer()).endswith(early[-2:])
+        await client.say(b" world")
+        assert await eventually(lambda: target.text.endswith(b"hello world") or target.closed == 1)
+        assert target.text.count(b"hello") == 1
+
+
 async def test_a_dead_target_costs_no_request_once_there_are_retries() -> None:
     alive = Target([OK])
     async with serving(Target()) as _, AsyncExitStack() as stack:

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from gateway.edge.control_pipe import (
@@ -21,7 +22,10 @@ from gateway.edge.control_pipe import (
     Prepared,
     Ready,
     Refused,
+    Report,
+    Reported,
 )
+from gateway.upstream.report import TargetReport, UpstreamReport
 
 Ends = tuple[ControlPipe, ControlPipe]
 MESSAGES: list[Message] = [
@@ -33,6 +37,7 @@ MESSAGES: list[Message] = [
     Commit(3),
     Committed(3),
     Abort(4),
+    Report(5),
 ]
 
 
@@ -82,6 +87,33 @@ async def test_descriptors_arrive_under_their_own_numbers(ends: Ends) -> None:
     assert not os.get_inheritable(heard.descriptors[0])
     for descriptor in (writing, *heard.descriptors):
         os.close(descriptor)
+    assert open_descriptors() == before
+
+
+async def test_a_report_may_be_longer_than_a_packet(ends: Ends) -> None:
+    before = open_descriptors()
+    targets = [TargetReport(f"http://target-{number}:80", 1, "healthy") for number in range(5000)]
+    reports = [UpstreamReport("u", targets, "closed"), UpstreamReport("v", [])]
+    said = Reported.of(3, reports)
+    assert ends[0].say(said)
+    said.close()
+    heard = await ends[1].hear()
+    assert isinstance(heard, Reported)
+    assert heard.number == 3
+    assert heard.read() == reports
+    assert open_descriptors() == before
+
+
+async def test_a_report_that_is_nonsense_is_an_error(ends: Ends) -> None:
+    before = open_descriptors()
+    descriptor = os.memfd_create("nonsense")
+    os.write(descriptor, b"hello")
+    ends[0].say(Reported(1, (descriptor,)))
+    os.close(descriptor)
+    heard = await ends[1].hear()
+    assert isinstance(heard, Reported)
+    with pytest.raises(msgspec.DecodeError):
+        heard.read()
     assert open_descriptors() == before
 
 

@@ -145,6 +145,28 @@ async def test_a_request_under_way_ends_as_it_began(gateway: Gateway) -> None:
     line.leave()
 
 
+async def test_calls_that_began_before_a_reload_are_reported_too(gateway: Gateway) -> None:
+    line, other = await Line.open(gateway.ports[0]), await Line.open(gateway.ports[0])
+    line.send("/held")
+    first = await gateway.upstream.call()
+    await gateway.take("x-two", more="trusted_proxies: [10.0.0.0/8]")  # which makes a new upstream
+    other.send("/held")
+    second = await gateway.upstream.call()
+    (report,) = gateway.edge.report()
+    (target,) = report.targets
+    assert (report.name, target.name) == ("u", f"http://127.0.0.1:{gateway.upstream.port}")
+    assert (target.in_flight, target.latency_seconds) == (2, None)
+    for call, asking in ((first, line), (second, other)):
+        call.answer()
+        await asking.answer()
+    assert await gateway.retired(0)
+    (report,) = gateway.edge.report()
+    assert report.targets[0].in_flight == 0
+    assert report.targets[0].latency_seconds is not None
+    line.leave()
+    other.leave()
+
+
 async def test_a_stream_goes_on_under_its_own_configuration(gateway: Gateway) -> None:
     line = await Line.open(gateway.ports[0])
     line.send("/held")

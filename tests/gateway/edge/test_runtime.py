@@ -73,6 +73,7 @@ routes:
   - name: {route}
     upstream: books
     plugins: [counting: {{{counting}}}]
+roles: {roles}
 consumers: [{{name: {consumer}, organization: acme}}]
 """
 
@@ -83,6 +84,7 @@ def configured(
     targets: str = '"http://127.0.0.1:1", "http://127.0.0.1:2"',
     proxies: str = "[]",
     consumer: str = "bob",
+    roles: str = "{}",
     resilience: str = "max_waiting: 9",
 ) -> GatewayConfig:
     return loaded(
@@ -92,6 +94,7 @@ def configured(
             targets=targets,
             proxies=proxies,
             consumer=consumer,
+            roles=roles,
             resilience=resilience,
         )
     )
@@ -114,14 +117,16 @@ def fails(upstream: Upstream, port: int) -> None:
     """A call of the target with this port fails: its circuit opens, and it is ejected."""
     (target,) = [target for target in upstream.targets.all if target.port == port]
     now = upstream.time()
-    assert upstream.breaker_of(target).admit(now) == 0.0
-    upstream.breaker_of(target).record(False, now, now)
+    assert upstream.circuits is not None
+    assert upstream.circuits.to(target).admit(now) == 0.0
+    upstream.circuits.to(target).record(False, now, now)
     upstream.targets.sent(target, now, 1)
     upstream.targets.answered(target, None, 0.1, False, 1)
 
 
 def open_circuits(upstream: Upstream) -> set[int]:
-    return {target.port for target in upstream.targets.all if upstream.breaker_of(target).state == "open"}
+    assert upstream.circuits is not None
+    return {target.port for target in upstream.targets.all if upstream.circuits.to(target).state == "open"}
 
 
 def plugin(runtime: Runtime, route: str = "r"):
@@ -156,6 +161,13 @@ async def test_an_upstream_that_has_changed_is_new_and_only_that_one(lasting: La
     assert second.upstreams["books"] is not first.upstreams["books"]
     assert second.upstreams["other"] is first.upstreams["other"]
     assert second.consumers is not first.consumers
+    await end(first, second)
+
+
+async def test_consumers_are_made_anew_where_a_role_says_something_else(lasting: Lasting) -> None:
+    first, second = await pair(lasting, configured(), configured(roles="{reader: ['books:read']}"))
+    assert first.consumers.permissions_of(["reader"]) == ()
+    assert second.consumers.permissions_of(["reader"]) == ("books:read",)
     await end(first, second)
 
 
@@ -204,7 +216,7 @@ async def test_what_is_known_of_a_target_outlives_a_change_of_its_upstream(lasti
     assert after is not before
     assert open_circuits(after) == {1}
     assert pick(second).port == 3, "the other one is ejected"
-    assert (after.retry, after.bulkhead, after.breaker) == (before.retry, before.bulkhead, before.breaker)
+    assert (after.retry, after.bulkhead, after.circuits) == (before.retry, before.bulkhead, before.circuits)
     await first.stop(lambda: [second])
     fails(after, port=3)
     third = await Runtime.build(configured(resilience=CIRCUIT.replace("5", "6")), lasting, second)
@@ -223,9 +235,12 @@ async def test_what_was_known_of_targets_that_are_gone_is_forgotten(lasting: Las
         if previous is not None:
             await previous.stop(list)
     assert runtime is not None
-    assert len(runtime.upstreams["books"]._breakers) == 1
-    await end(runtime)
     previous = None
+    gc.collect()
+    circuits = runtime.upstreams["books"].circuits
+    assert circuits is not None
+    assert len(circuits._to_targets) == 1
+    await end(runtime)
     gc.collect()
     assert len(lasting.states) < 5
 

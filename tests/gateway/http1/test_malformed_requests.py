@@ -106,6 +106,11 @@ async def test_it_is_refused(edge: Edge, sent: bytes, status: int):
     assert edge.target.heard == []
 
 
+async def test_a_repeated_length_is_called_that(edge: Edge):
+    back = await edge.ask(REFUSED["length twice"][0], 3.0)
+    assert b'"detail":"A request has at most one Content-Length."' in back
+
+
 @pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
 async def test_a_body_that_is_not_chunked_well_is_refused(edge: Edge, chunks: bytes):
     back = await edge.ask(CHUNKED + chunks, 3.0)

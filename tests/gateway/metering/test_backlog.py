@@ -171,3 +171,23 @@ async def test_without_the_store_nothing_is_deleted(
     assert segment.path.exists()
     assert backlog._errors_total.value == 2
     assert backlog.oldest_at == segment.oldest_at
+
+
+async def test_what_cannot_be_deleted_is_said_once_and_again_when_it_changes(
+    backlog: Backlog, redis: Redis, make_segment: MakeSegment, caplog: pytest.LogCaptureFixture
+) -> None:
+    segment = make_segment(1)
+    path = segment.path
+    path.unlink()
+    path.mkdir()  # what root cannot unlink either
+    backlog.add(segment)
+    await account(redis, segment, 1)
+    for _ in range(3):
+        await backlog.check()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"cannot delete {path}, which is accounted for: Is a directory"
+    ]
+    path.rmdir()
+    await backlog.check()
+    assert len(backlog) == 0
+    assert len(caplog.records) == 1

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -230,3 +231,45 @@ async def test_surplus_room_is_given_back(bench: Bench) -> None:
     assert len(bench.files()) <= 3
     await bench.journal.finish()
     assert bench.files() == []
+
+
+async def test_a_start_that_is_renewed_counts_as_it_was_last_written(bench: Bench, make_event: MakeEvent) -> None:
+    begun = make_event(quantities={"messages_in": 0})
+    bench.journal.reserve()
+    bench.journal.start(begun)
+    first = bench.segment
+    for count in range(3):
+        bench.journal.renew(msgspec.structs.replace(begun, quantities={"messages_in": count}))
+    assert first.starts == 1
+    for _ in range(2 * PER_SEGMENT):
+        bench.write(large(make_event))
+    latest = msgspec.structs.replace(begun, quantities={"messages_in": 3})
+    bench.journal.renew(latest)
+    assert (first.starts, bench.segment.starts) == (0, 1)
+    assert bench.segment.settles == {first}, "adoption must not find the old start without its end"
+    bench.journal.renew(make_event())
+    starts = [record.payload for path in bench.files() for record in SegmentReader(path) if record.kind == STARTED]
+    assert [decode_event(payload) for payload in starts][-1] == latest, "a use that is not open is not begun"
+    bench.journal.append(begun)
+    assert bench.segment.starts == 0
+    await bench.journal.finish()
+
+
+async def test_a_start_is_not_renewed_at_the_cost_of_what_was_promised(bench: Bench, make_event: MakeEvent) -> None:
+    begun = large(make_event)
+    bench.journal.reserve()
+    bench.journal.start(begun)
+    reserved = 0
+    with pytest.raises(JournalFull):  # noqa: PT012 - as many as fit
+        while True:
+            bench.journal.reserve()
+            reserved += 1
+    for _ in range(PER_SEGMENT):
+        bench.journal.renew(begun)
+    bench.journal.append(begun)
+    for _ in range(reserved):
+        event = large(make_event)
+        bench.journal.start(event)
+        bench.journal.append(event)
+    assert len(bench.events()) == reserved + 1
+    await bench.journal.finish()

@@ -18,12 +18,8 @@ from gateway.node import edge_process
 from gateway.node.processes import Supervisor
 from gateway.node.run_directory import RunDirectory
 from gateway.problem import ConfigurationRefused
+from tests.fixtures.ports import free_port
 from tests.gateway.node.test_processes import STUB, until
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Node:

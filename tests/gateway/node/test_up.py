@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fixtures.ports import free_port
+
 STUB = (sys.executable, "-m", "tests.gateway.edge_stub")
 
 _UP = """
@@ -26,6 +28,7 @@ import asyncpg, uvloop
 from gateway.config.configuration import load
 from gateway.node.processes import StartFailed
 from gateway.node.up import run_up
+
 async def migrate(url):
     connection = await asyncpg.connect(url)
     print("migrated PostgreSQL", connection.get_server_version().major, flush=True)
@@ -50,11 +53,6 @@ def directory() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def configuration(directory: Path, upstream: str = "demo") -> Path:
@@ -119,16 +117,11 @@ def test_everything_comes_up_and_goes_down(directory: Path) -> None:
     assert "Tallygate is up: 2 edge and 2 billing processes." in text
     assert "bootstrap token in var/control/token" in text
     assert "curl -H 'x-api-key: tg_test_" in text
+    assert f"cd {os.getcwd()} && .venv/bin/tallygate usage acme --config {path}" in text
     family = psutil.Process(process.pid).children(recursive=True)
     names = [" ".join(child.cmdline()) for child in family]
-    for part in (
-        "valkey-server",
-        "bin/postgres",
-        "demo --host",
-        "worker --snapshot-fd",
-        "control --snapshot-fd",
-        "edge-process",
-    ):
+    services = ("worker --snapshot-fd", "control --snapshot-fd", "edge-process")
+    for part in ("valkey-server", "bin/postgres", "demo --listen-fd", *services):
         assert any(part in name for name in names), part
     process.send_signal(signal.SIGINT)
     assert end(process) == ""
@@ -173,3 +166,23 @@ def test_a_demo_needs_an_upstream_for_it(directory: Path) -> None:
     assert "no upstream `demo`" in end(process)
     assert process.returncode == 1
     assert not os.path.exists(directory / "var")
+
+
+def test_a_demo_whose_port_somebody_else_has_does_not_start(directory: Path) -> None:
+    path = configuration(directory)
+    port = int(path.read_text().partition('targets: ["http://127.0.0.1:')[2].partition('"')[0])
+    with socket.create_server(("127.0.0.1", port)):
+        process, lines = start(path)
+        assert end(process).startswith(
+            f"the demo cannot listen on http://127.0.0.1:{port}, the first target of `demo`: Address already in use"
+        )
+    assert (process.returncode, lines) == (1, [])
+
+
+def test_a_demo_that_is_not_installed_says_where_it_is(directory: Path) -> None:
+    """As for `tallygate up --demo` outside the checkout: the package is in there alone."""
+    code = f"import gateway.node.up as up, pathlib; up._CHECKOUT = pathlib.Path({str(directory)!r})\n" + _UP
+    command = [sys.executable, "-c", code, str(configuration(directory)), "demo", *STUB]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "the demo is in the source of Tallygate and not installed with it: run `bin/up` there\n"

@@ -20,7 +20,6 @@ async def test_a_group_is_given_each_entry_once_and_acknowledging_removes_it(red
     (state,) = await redis.stream_states(["s"], "g")
     assert (state.length, state.undelivered, state.pending) == (1, 0, 1)
     assert (state.last_delivered, state.oldest_pending) == (second, second)
-    assert await redis.stream_lag("s", "g") == 1
 
 
 async def test_what_another_consumer_left_is_claimed(redis: Redis) -> None:
@@ -93,7 +92,7 @@ async def test_nothing_to_do_asks_nothing(valkey: ValkeyServer) -> None:
     await unreachable.hash_delete("h", [])
     await unreachable.acknowledge("s", "g", [])
     with pytest.raises(StoreUnavailable):
-        await unreachable.ping()
+        await unreachable.hash_read("h")
 
 
 async def test_an_error_reply_is_renamed_and_the_connection_lives_on(redis: Redis) -> None:
@@ -126,7 +125,7 @@ async def test_a_slow_server_costs_the_deadline_also_while_waiting_for_a_connect
     redis = Redis(valkey.url, deadline=0.1, connections=2)
     valkey.pause()
     started = time.monotonic()
-    results = await asyncio.gather(*(redis.ping() for _ in range(20)), return_exceptions=True)
+    results = await asyncio.gather(*(redis.hash_read("h") for _ in range(20)), return_exceptions=True)
     assert all(isinstance(result, StoreUnavailable) for result in results)
     assert time.monotonic() - started < 0.5
     valkey.resume()
@@ -134,12 +133,12 @@ async def test_a_slow_server_costs_the_deadline_also_while_waiting_for_a_connect
 
 
 async def test_a_killed_server_is_found_again(redis: Redis, valkey: ValkeyServer) -> None:
-    await redis.ping()
+    await redis.hash_read("h")
     valkey.kill()
     with pytest.raises(StoreUnavailable):
-        await redis.ping()
+        await redis.hash_read("h")
     valkey.start()
-    await redis.ping()
+    await redis.hash_read("h")
 
 
 def test_an_address_it_cannot_read_is_an_error() -> None:

@@ -158,17 +158,17 @@ def test_a_circuit_that_closed_begins_anew() -> None:
 def test_changes_and_refusals_are_counted_and_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics(None)
     made = breaker(metrics, minimum_requests=2, recovery_timeout="1s", half_open_requests=1)
-    labels = ("upstream", "target")
+    labels = ("upstream", "target", "route")
     gauge = metrics.gauge("tallygate_breaker_state", "The circuit: 0 closed, 1 half-open, 2 open.", labels)
     caplog.set_level(logging.INFO)
     end(made, False, False)
-    assert gauge.labels("agents", "all").value == 2.0
+    assert gauge.labels("agents", "all", "").value == 2.0
     made.admit(START)
     made.admit(START + 0.5)
     assert made.admit(START + 1.0) == 0.0
-    assert gauge.labels("agents", "all").value == 1.0
+    assert gauge.labels("agents", "all", "").value == 1.0
     made.record(True, START + 1.0, START + 1.0)
-    assert gauge.labels("agents", "all").value == 0.0
+    assert gauge.labels("agents", "all", "").value == 0.0
     assert [record.getMessage() for record in caplog.records] == [
         "upstream agents, target all: the circuit is open: of the last 2 calls 2 failed and 0 were slow",
         "upstream agents, target all: the circuit is half-open: the recovery timeout has passed",

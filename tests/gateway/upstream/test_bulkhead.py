@@ -39,11 +39,8 @@ class Guest:
 
 
 def arrive(room: Bulkhead, guest: Guest, now: float = 0.0) -> None:
-    if room.free:
-        room.free -= 1
+    if room.enter(guest, now):
         guest.admitted()
-    else:
-        room.wait(guest, now)
 
 
 def test_who_waits_longest_goes_first() -> None:
@@ -98,11 +95,20 @@ def test_who_gives_up_is_told_nothing_and_takes_nothing() -> None:
 
 
 def test_the_gauges_follow() -> None:
-    room = bulkhead(max_in_flight=2)
-    for _ in range(3):
-        arrive(room, Guest())
-    room.look(0.1)
-    assert (room._in_flight.value, room._waiting.value) == (2.0, 1.0)
+    """All bulkheads of a name together: a reload may make another one while the old one has requests."""
+    metrics = Metrics(None)
+    rooms = [bulkhead(metrics, max_in_flight=places) for places in (2, 4)]
+    for room in rooms:
+        for _ in range(3):
+            arrive(room, Guest())
+        room.look(0.1)
+    doc = "Requests in flight behind a bulkhead."
+    in_flight = metrics.gauge("tallygate_bulkhead_in_flight", doc, ("scope", "name")).labels("upstream", "agents")
+    assert in_flight.value == 2 + 3
+    rooms[0].give_up(next(iter(rooms[0]._waiters)))
+    rooms[0].leave()
+    rooms[0].look(0.1)
+    assert in_flight.value == 1 + 3
 
 
 def test_a_thousand_that_end_at_once_do_not_pile_up_on_the_stack() -> None:
@@ -196,15 +202,14 @@ class Hall(RuleBasedStateMachine):
     @rule(habit=st.sampled_from(["stay", "stay", "leave", "friend", "clear", "both"]))
     def arrive(self, habit: Habit) -> None:
         visitor = Visitor(self, habit)
-        if self.room.free:
-            assert not self.queue, "somebody overtook"
-            self.room.free -= 1
-            visitor.enter()
-            return
         try:
-            self.room.wait(visitor, self.now)
+            entered = self.room.enter(visitor, self.now)
         except Overloaded:
             assert len(self.queue) == self.most_waiting
+            return
+        if entered:
+            assert not self.queue, "somebody overtook"
+            visitor.enter()
         else:
             self.queue.append(visitor)
 

@@ -109,12 +109,24 @@ def test_an_operator_is_told_why():
     health = watching([zoned, drained, bad, worse], passive={"failures": 1})
     health.probed(bad, "no answer within 1 s")
     health.answered(worse, 0.1, False, 0.0)
-    assert health.report() == [
-        {"name": "http://a:1", "weight": 3, "state": "available", "zone": "eu-1"},
-        {"name": drained.name, "weight": 0, "state": "drained"},
-        {"name": bad.name, "weight": 1, "state": "unavailable", "reason": "probe: no answer within 1 s"},
-        {"name": worse.name, "weight": 1, "state": "unavailable", "reason": "failures in a row"},
+    assert [health.state(target) for target in (zoned, drained, bad, worse)] == [
+        ("unknown", ""),
+        ("draining", ""),
+        ("unhealthy", "probe: no answer within 1 s"),
+        ("ejected", "failures in a row"),
     ]
+    health.probed(zoned, "")
+    assert health.state(zoned) == ("healthy", "")
+    health.answered(bad, 0.1, False, 0.0)
+    assert health.state(bad)[0] == "unhealthy", "the probes' word comes first"
+    health.probed(drained, "no answer within 1 s")
+    assert health.state(drained)[0] == "unhealthy", "clients that it has still go there"
+
+
+def test_where_nobody_looks_nothing_is_known():
+    (target,) = make_targets(1)
+    assert watching([target], path=None).state(target) == ("unknown", "")
+    assert watching([target], path=None, passive={}).state(target) == ("healthy", "")
 
 
 def test_without_passive_options_calls_are_not_looked_at():

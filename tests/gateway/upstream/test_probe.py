@@ -96,6 +96,7 @@ class Stage:
             ProbeOptions.model_validate({"path": "/health", "interval": 0.1, "timeout": 0.1, **options}),
             lambda target, reason: self.answers.put_nowait((target, reason)),
             fetch=self.fetch,
+            tls=None,
             rng=Random(1),
             background=self.background,
             metrics=self.metrics,

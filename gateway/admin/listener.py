@@ -1,41 +1,29 @@
-"""Admin: health, readiness, metrics, routes and reloads, on a listener of its own that customers do not reach."""
+"""Admin listener: health, metrics, a live page and reloads, at an address that customers do not reach."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
-from pydantic import field_validator
 
+from gateway.admin.options import AdminOptions
+from gateway.admin.page import add_page, page
+from gateway.admin.status import Routes, Status
 from gateway.downstream.listener import parse_bind
 from gateway.exposition import CONTENT_TYPE, Exposition
-from gateway.options import Options
-from gateway.problem import MethodNotAllowed, NoRoute, OriginRefused, Problem
+from gateway.problem import BadRequest, MethodNotAllowed, NoRoute, OriginRefused, Problem
 
 if TYPE_CHECKING:
-    from gateway.config.configuration import GatewayConfig
     from gateway.config.description import Description
+    from gateway.explanation import Explanation
 
 _encode: Final = msgspec.json.Encoder().encode
 _log: Final = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class AdminOptions(Options):
-    """The listener for operators: /health, /ready, /metrics, /routes, /configuration, /reload."""
-
-    bind: str = "127.0.0.1:9090"
-    """Address and port. Keep it off the public network."""
-
-    @field_validator("bind")
-    @classmethod
-    def _bind_is_an_address(cls, value: str) -> str:
-        parse_bind(value)
-        return value
 
 
 class Node(Protocol):
@@ -44,8 +32,14 @@ class Node(Protocol):
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether requests can be served, and what there is to say about it."""
 
-    def routes(self) -> list[dict[str, Any]]:
-        """The routes that are served."""
+    async def routes(self) -> Routes:
+        """The routes that are served, and how their upstreams are."""
+
+    async def status(self) -> Status:
+        """How everything is."""
+
+    def explain(self, method: str, url: str, fields: Sequence[tuple[str, str]]) -> Explanation:
+        """What would become of a request. Raises a Problem if it would be refused before it is routed."""
 
     def description(self) -> Description:
         """The configuration that is served."""
@@ -68,10 +62,14 @@ class Admin:
         """Listens. Raises OSError if the address cannot be had."""
         application = web.Application(middlewares=[_guard], client_max_size=1024)
         application.on_response_prepare.append(_dress)
+        add_page(application)
+        application.router.add_get("/", self._page)
         application.router.add_get("/health", self._health)
         application.router.add_get("/ready", self._ready)
         application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/routes", self._list_routes)
+        application.router.add_get("/status", self._status)
+        application.router.add_get("/routes", self._routes)
+        application.router.add_get("/explain", self._explain)
         application.router.add_get("/configuration", self._describe)
         application.router.add_post("/reload", self._reload)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
@@ -90,6 +88,9 @@ class Admin:
             await self._runner.cleanup()
             self._runner = None
 
+    async def _page(self, request: web.Request) -> web.Response:
+        return page(request, await self._node.status())
+
     async def _health(self, _: web.Request) -> web.Response:
         return _json(200, {"status": "alive"})
 
@@ -100,8 +101,20 @@ class Admin:
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self._exposition.render(), headers={"content-type": CONTENT_TYPE})
 
-    async def _list_routes(self, _: web.Request) -> web.Response:
-        return _json(200, {"routes": self._node.routes()})
+    async def _status(self, _: web.Request) -> web.Response:
+        return _json(200, await self._node.status())
+
+    async def _routes(self, _: web.Request) -> web.Response:
+        return _json(200, await self._node.routes())
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        """`?method=GET&url=/x`, and `header=name: value` as often as there are fields."""
+        query = request.query
+        if "url" not in query:
+            raise BadRequest("Say which request: /explain?method=GET&url=/path&header=name:%20value")
+        fields = [header.partition(":")[::2] for header in query.getall("header", [])]
+        stripped = [(name.strip(), value.strip()) for name, value in fields]
+        return _json(200, self._node.explain(query.get("method", "GET"), query["url"], stripped))
 
     async def _describe(self, _: web.Request) -> web.Response:
         return _json(200, {"configuration": self._node.description()})
@@ -113,25 +126,9 @@ class Admin:
         return _json(200, {"changes": await self._node.reload()})
 
 
-def describe_routes(config: GatewayConfig) -> list[dict[str, Any]]:
-    """What /routes shows: each route with what it matches, its plugins in order and its upstream."""
-    return [
-        {
-            "name": route.name,
-            "match": route.match.model_dump(exclude_defaults=True),
-            "plugins": [spec.name for spec in config.plugins_of(route)],
-            "upstream": {
-                "name": route.upstream,
-                "targets": [target.url for target in config.upstreams[route.upstream].targets],
-            },
-        }
-        for route in config.routes
-    ]
-
-
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal a problem without internals. Only a reload waits, and that has deadlines of its own."""
+    """Every refusal a problem without internals. What waits has deadlines of its own."""
     try:
         return await handler(request)
     except Problem as refusal:
@@ -140,7 +137,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         allowed = ", ".join(sorted(refusal.allowed_methods))
         problem = MethodNotAllowed(headers={"allow": allowed})
     except web.HTTPException:
-        problem = NoRoute("There are /health, /ready, /metrics, /routes, /configuration and POST /reload.")
+        there_are = "/, /health, /ready, /metrics, /status, /routes, /explain, /configuration"
+        problem = NoRoute(f"There are {there_are} and POST /reload.")
     except Exception:  # noqa: BLE001 - a bug here must not show its text to whoever asked
         _log.exception("the admin listener failed to answer %s", request.path)
         problem = Problem()
@@ -150,8 +148,9 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _dress(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["server"] = "tallygate"
+    response.headers["x-content-type-options"] = "nosniff"
     response.headers.setdefault("cache-control", "no-store")
 
 
-def _json(status: int, document: dict[str, Any]) -> web.Response:
+def _json(status: int, document: dict[str, Any] | msgspec.Struct) -> web.Response:
     return web.Response(status=status, body=_encode(document) + b"\n", content_type="application/json")

@@ -3,71 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import aiohttp
+import msgspec
 import pytest
 
-from gateway.admin import Admin, AdminOptions, describe_routes
-from gateway.config.configuration import load
-from gateway.exposition import Exposition, Source
-from gateway.metrics import Metrics
-from gateway.problem import ConfigurationRefused
+from gateway.admin.listener import Admin
+from gateway.admin.options import AdminOptions
+from gateway.explanation import Explanation
+from gateway.exposition import Exposition
+from tests.fixtures.operated import Served, served
 
-ROUTES = [{"name": "books", "match": {"path": "/books/*"}, "plugins": ["key_auth"], "upstream": {"name": "books"}}]
-
-
-class Operated:
-    """A node that says what it is told to."""
-
-    def __init__(self) -> None:
-        self.ready: tuple[bool, dict[str, Any]] | Exception = (True, {"processes": {"edge-0": "ready"}})
-        self.errors: list[str] = []
-        self.reloads = 0
-
-    def readiness(self) -> tuple[bool, dict[str, Any]]:
-        if isinstance(self.ready, Exception):
-            raise self.ready
-        return self.ready
-
-    def routes(self) -> list[dict[str, Any]]:
-        return ROUTES
-
-    def description(self) -> dict[str, dict[str, str]]:
-        return {"route books": {"upstream": "books"}}
-
-    async def reload(self) -> list[str]:
-        if self.errors:
-            raise ConfigurationRefused(errors=self.errors)
-        self.reloads += 1
-        return ["  route books: added"]
-
-
-class Served:
-    """A running admin listener, and its node."""
-
-    def __init__(self, cells: Path) -> None:
-        self.node = Operated()
-        exposition = Exposition(lambda: [Source("0", cells, True)])
-        self.admin = Admin(AdminOptions(bind="127.0.0.1:0"), exposition=exposition, node=self.node)
-
-    async def ask(self, path: str, method: str = "GET", **fields: str) -> tuple[int, dict[str, str], bytes]:
-        host, port = self.admin.bound[:2]
-        asking = aiohttp.request(method, f"http://{host}:{port}{path}", headers=fields)
-        async with asking as answer:
-            return answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.read()
-
-
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    Metrics(tmp_path / "cells").counter("served_total", "Served.", ("route",)).labels('a"b').inc(3)
-    served = Served(tmp_path / "cells")
-    await served.admin.start()
-    yield served
-    await served.admin.stop()
-    await served.admin.stop()
+__all__ = ["served"]
 
 
 async def test_health_is_about_being_alive_only(served: Served) -> None:
@@ -94,9 +41,32 @@ async def test_metrics_are_in_the_format_prometheus_reads(served: Served) -> Non
     assert b'served_total{route="a\\"b"} 3.0\n' in body
 
 
-async def test_routes(served: Served) -> None:
+async def test_routes_and_how_their_targets_are(served: Served) -> None:
     status, _, body = await served.ask("/routes")
-    assert (status, json.loads(body)) == (200, {"routes": ROUTES})
+    document = json.loads(body)
+    assert status == 200
+    assert document["routes"][0] == {
+        "name": "books",
+        "match": {"path": "/books/*"},
+        "plugins": [{"name": "key_auth", "hooks": ["on_request"]}],
+        "destination": {"upstreams": {"shelves": 3, "new": 1}, "fallback": 503, "mirror": "trial", "mirror_share": 0.1},
+    }
+    (target,) = document["upstreams"][0]["targets"]
+    assert (target["health"], target["reason"], target["agreeing"]) == ("ejected", "failures in a row", 1)
+    assert document["silent"] == ["edge-1"]
+
+
+async def test_status_is_what_the_page_shows(served: Served) -> None:
+    status, _, body = await served.ask("/status")
+    assert (status, json.loads(body)) == (200, msgspec.to_builtins(served.node.now))
+
+
+async def test_an_explanation(served: Served) -> None:
+    status, _, body = await served.ask("/explain?method=PUT&url=/books/1?a%3Db&header=Host:%20a&header=x-a:b")
+    assert (status, msgspec.json.decode(body, type=Explanation)) == (200, served.node.explanation)
+    assert served.node.explained == ("PUT", "/books/1?a=b", [("Host", "a"), ("x-a", "b")])
+    status, _, body = await served.ask("/explain")
+    assert (status, json.loads(body)["type"].rpartition("/")[2]) == (400, "bad-request")
 
 
 async def test_the_configuration_as_it_may_be_shown(served: Served) -> None:
@@ -126,7 +96,7 @@ async def test_a_page_in_a_browser_cannot_reload(served: Served) -> None:
 
 
 async def test_head_is_get_without_a_body(served: Served) -> None:
-    for path in ("/health", "/ready", "/metrics", "/routes", "/configuration"):
+    for path in ("/", "/page.js", "/health", "/ready", "/metrics", "/status", "/routes", "/configuration"):
         status, headers, body = await served.ask(path, "HEAD")
         assert (status, body) == (200, b"")
         assert int(headers["content-length"]) > 0
@@ -161,19 +131,3 @@ async def test_a_port_in_use_is_an_error_and_leaves_nothing_open(served: Served,
     other = Admin(taken, exposition=Exposition(list), node=served.node)
     with pytest.raises(OSError, match="in use"):
         await other.start()
-
-
-def test_what_routes_shows_of_a_configuration(tmp_path: Path) -> None:
-    (tmp_path / "gateway.yaml").write_text(
-        "listeners: [{bind: '127.0.0.1:0'}]\n"
-        "upstreams: {books: {targets: ['http://127.0.0.1:1', 'http://127.0.0.1:2']}}\n"
-        "routes: [{name: books, upstream: books, match: {path: /books/*, methods: [GET]}}]\n"
-    )
-    assert describe_routes(load(tmp_path / "gateway.yaml", {})) == [
-        {
-            "name": "books",
-            "match": {"path": "/books/*", "methods": ["GET"]},
-            "plugins": [],
-            "upstream": {"name": "books", "targets": ["http://127.0.0.1:1", "http://127.0.0.1:2"]},
-        }
-    ]

@@ -1,0 +1,1 @@
+"""Admin: what operators ask of a node, over HTTP and on a page."""

@@ -1,0 +1,50 @@
+"""Certificates in the configuration: files that can be used, or a fault with the line that names them.
+
+What a block of options cannot know without looking at the disk is looked at here, even while something else is wrong.
+What becomes of the files later is the business of `tls/renewal.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from gateway.clock import Clock
+from gateway.config.source import Source, Steps
+from gateway.options import FROM_FILE, Options
+from gateway.tls.certificate import Unusable
+from gateway.tls.client import UpstreamTlsOptions, make_client_context
+from gateway.tls.renewal import Made
+from gateway.tls.server import ListenerTlsOptions, make_server_context
+
+_KINDS: Final[dict[str, tuple[type[Options], Callable[[Any, Clock], Made]]]] = {
+    "listeners": (ListenerTlsOptions, make_server_context),
+    "upstreams": (UpstreamTlsOptions, make_client_context),
+}
+
+
+def check_certificates(source: Source) -> list[str]:
+    """Add a fault to the source for each file that cannot be used; returns warnings, each with its line."""
+    warnings: list[str] = []
+    clock = Clock()
+    for section, (kind, make) in _KINDS.items():
+        for steps in _blocks(source, section):
+            try:
+                made = make(kind.model_validate(source.at(steps), context=FROM_FILE), clock)
+            except ValidationError:
+                continue  # said already
+            except Unusable as error:
+                source.fault((*steps, *error.option), error.text)
+            else:
+                place = source.place(steps)
+                warnings += [f"{place.file}:{place.line}: {warning}" for warning in made.warnings]
+    return warnings
+
+
+def _blocks(source: Source, section: str) -> list[Steps]:
+    """Where the blocks about TLS stand in a section of listeners or upstreams."""
+    value = source.at((section,))
+    within = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [steps for key in within if source.at(steps := (section, key, "tls")) is not None]

@@ -1,0 +1,92 @@
+"""Requirements: what may be asked of a caller and a request, each of which decides by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from gateway.conditions import Condition
+from gateway.exchange import Exchange
+from gateway.facts import Facts
+from gateway.permissions import Decision, Grants
+from plugins.authorize.wanted import Wanted
+
+_CONDITION: Final = "what a condition of this route says"
+"""What is wanted, as callers are told: conditions are not theirs to read."""
+
+
+class Requirement(Protocol):
+    """Something that must hold of an exchange whose consumer is known. What it decides never raises."""
+
+    def decide(self, exchange: Exchange) -> Decision: ...
+
+
+class Permitted:
+    """The caller has this permission."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+
+    def decide(self, exchange: Exchange) -> Decision:
+        wanted = self.wanted.of(exchange)
+        if wanted is None:
+            return Decision(self.wanted.text, False, "no permission can say what this request wants", denied=True)
+        grants: Grants = exchange.consumer.grants
+        return grants.settled.get(wanted) or grants.decide(wanted, Facts.of(exchange))
+
+
+class AnyPermitted:
+    """The caller has one of these permissions; the first that it has decides."""
+
+    def __init__(self, wanted: Sequence[Wanted]) -> None:
+        self._each = [Permitted(each) for each in wanted]
+
+    def decide(self, exchange: Exchange) -> Decision:
+        refused: list[Decision] = []
+        for permitted in self._each:
+            decision = permitted.decide(exchange)
+            if decision.allowed:
+                return decision
+            refused.append(decision)
+        because = "; ".join(f"{decision.wanted}: {decision.because}" for decision in refused)
+        return Decision(" or ".join(decision.wanted for decision in refused), False, because)
+
+
+class HasRole:
+    """The caller has one of these roles."""
+
+    def __init__(self, roles: Sequence[str]) -> None:
+        self._roles = frozenset(roles)
+        text = f"role {' or '.join(roles)}"
+        self._yes = Decision(text, True, "the caller has it")
+        self._no = Decision(text, False, "the caller has it not")
+
+    def decide(self, exchange: Exchange) -> Decision:
+        return self._no if self._roles.isdisjoint(exchange.consumer.roles) else self._yes
+
+
+class HasScopes:
+    """The caller's token has all of these scopes."""
+
+    def __init__(self, scopes: Sequence[str]) -> None:
+        self._scopes = frozenset(scopes)
+        text = f"scope {' and '.join(scopes)}"
+        self._yes = Decision(text, True, "the caller has it")
+        self._no = Decision(text, False, "the caller has it not")
+
+    def decide(self, exchange: Exchange) -> Decision:
+        return self._yes if exchange.consumer.scopes >= self._scopes else self._no
+
+
+class Meets:
+    """A condition holds."""
+
+    def __init__(self, condition: Condition) -> None:
+        self._condition = condition
+        self._decisions = {
+            holds: Decision(_CONDITION, holds is True, f"{condition}: {because}")
+            for holds, because in ((True, "it holds"), (False, "it does not hold"), (None, "a fact is missing"))
+        }
+
+    def decide(self, exchange: Exchange) -> Decision:
+        return self._decisions[self._condition.holds(Facts.of(exchange))]

@@ -1,0 +1,148 @@
+"""Know the consumer by a token that an issuer signed: a JWT (RFC 7519) in a JWS (RFC 7515)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import NoReturn
+
+from gateway.authentication import Authenticator, Found
+from gateway.consumers import Consumer
+from gateway.cookie import without_cookie
+from gateway.exchange import Exchange, Request
+from gateway.headers import Headers
+from gateway.path import without_parameter
+from gateway.problem import Unauthorized
+from gateway.services import Services
+from plugins.jwt_auth.compact import InvalidToken, looks_like_token
+from plugins.jwt_auth.issuer_keys import IssuerKeys
+from plugins.jwt_auth.options import Config
+from plugins.jwt_auth.verifier import IsRevoked, Presented, Verifier
+
+__all__ = ["Config", "JwtAuth"]
+
+
+def _nothing_is_revoked(_kind: str, _text: str) -> bool:
+    return False
+
+
+class JwtAuth(Authenticator[Config]):
+    """Refuses with 401 and never says why. What is no JWT, such as an API key, is left for other authenticators. While
+    nobody can tell whether a token is valid, because its issuer's keys could not be fetched, it is answered with 503.
+
+    Tokens are read as strictly as RFC 8725 advises: one whose header has `crit`, `jku`, `jwk`, `x5u`, `x5c`, `b64`,
+    `zip` or `enc`, or that holds another token, is refused; all other members are ignored (RFC 7515 §4), `x5t` among
+    them. The paths of claims make tokens of Supabase, Auth0, Keycloak and Entra work; each has an example.
+    """
+
+    def __init__(self, config: Config, services: Services, is_revoked: IsRevoked = _nothing_is_revoked) -> None:
+        super().__init__(config, services)
+        self._header = config.header.lower() if config.header is not None else None
+        self._cookie = config.cookie
+        self._query = config.query
+        self._forward = config.forward
+        self._find = self._in_fields  # bound once: `Headers.once` knows it again
+        self.challenge = f'Bearer realm="{config.realm}"'
+        self._invalid = f'{self.challenge}, error="invalid_token"'
+        key = ("jwt_auth", config.model_dump_json(), is_revoked)
+        self._verifier = services.joint(key, lambda: Verifier(config, services, self._issuer_keys(), is_revoked))
+        self._consumer = self._verifier.consumer
+
+    def _issuer_keys(self) -> IssuerKeys | None:
+        """The keys that the issuer publishes; one for all plugins that fetch the same in the same way."""
+        config, keys, services = self.config, self.config.keys, self.services
+        if not keys.fetched:
+            return None
+        issuer = config.issuer if keys.discovery and isinstance(config.issuer, str) else ""
+        algorithms = frozenset(config.algorithms)
+        how = (keys.model_dump_json(exclude={"static"}), issuer, algorithms)
+        return services.joint(("jwt_auth keys", *how), lambda: IssuerKeys(keys, issuer, algorithms, services))
+
+    def inherit(self, previous: JwtAuth) -> None:
+        self._verifier.inherit(previous._verifier)
+
+    async def start(self) -> None:
+        self._verifier.start()
+
+    async def stop(self) -> None:
+        self._verifier.stop()
+
+    def authenticate(self, exchange: Exchange) -> Found:
+        request = exchange.request
+        try:
+            presented = request.headers.once(self._find)
+            if self._query is not None and "?" in request.target:
+                presented = self._in_target(request, self._query, presented)
+            if presented is None:
+                return None
+            found = self._consumer(presented)
+        except InvalidToken:
+            self._refuse()
+        return found if isinstance(found, Consumer) else self._waited(found)
+
+    async def _waited(self, found: Awaitable[Consumer]) -> Consumer:
+        try:
+            return await found
+        except InvalidToken:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        """A token that is not valid, whatever is wrong with it (RFC 6750 §3.1)."""
+        raise Unauthorized(headers={"www-authenticate": self._invalid}) from None
+
+    def _in_fields(self, headers: Headers) -> Presented | None:
+        """The one token in the header fields, which is taken out of them unless it is to be forwarded."""
+        found: list[str] = []
+        if self._header is not None:
+            found += self._in_field(headers, self._header)
+        if self._cookie is not None:
+            found += self._in_cookies(headers, self._cookie)
+        if self.config.bearer:
+            found += self._in_authorization(headers)
+        return _only(found)
+
+    def _in_authorization(self, headers: Headers) -> list[str]:
+        fields = headers.getall("authorization")
+        if len(fields) > 1:
+            raise InvalidToken("several fields Authorization")
+        scheme, _, token = fields[0].partition(" ") if fields else ("", "", "")
+        token = token.strip(" ")
+        if scheme.lower() != "bearer" or not looks_like_token(token):
+            return []
+        if not self._forward:
+            del headers["authorization"]
+        return [token]
+
+    def _in_field(self, headers: Headers, name: str) -> list[str]:
+        found = [token for token in headers.getall(name) if looks_like_token(token)]
+        if found and not self._forward:
+            del headers[name]
+        return found
+
+    def _in_cookies(self, headers: Headers, name: str) -> list[str]:
+        kept, found = without_cookie("; ".join(headers.getall("cookie")), name)
+        found = [token for token in found if looks_like_token(token)]
+        if found and not self._forward:
+            del headers["cookie"]
+            if kept:
+                headers.add("Cookie", kept)
+        return found
+
+    def _in_target(self, request: Request, name: str, in_fields: Presented | None) -> Presented | None:
+        target, values = without_parameter(request.target, name)
+        presented = _only([token for token in values if looks_like_token(token)])
+        if presented is None:
+            return in_fields
+        if in_fields is not None and presented != in_fields:
+            raise InvalidToken("two tokens")
+        if not self._forward:
+            request.target = target
+        return presented
+
+
+def _only(tokens: list[str]) -> Presented | None:
+    """The one token there is, however often. Raises InvalidToken for different ones."""
+    if not tokens:
+        return None
+    if len(set(tokens)) > 1:
+        raise InvalidToken("several tokens")
+    return Presented.of(tokens[0])

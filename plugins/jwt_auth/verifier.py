@@ -1,0 +1,210 @@
+"""The verifier: who a token is of. Verified once, then remembered by its digest until it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from hashlib import sha256
+from typing import Final, NamedTuple, TypeAlias
+
+from gateway.consumers import Consumer
+from gateway.metrics import GaugePart
+from gateway.problem import StoreDown, retry_after
+from gateway.services import Services
+from plugins.jwt_auth.claims import Caller, ClaimMapping, ClaimRules
+from plugins.jwt_auth.compact import InvalidToken, Token, TokenReader
+from plugins.jwt_auth.issuer_keys import IssuerKeys
+from plugins.jwt_auth.key import Key
+from plugins.jwt_auth.key_set import KeySet
+from plugins.jwt_auth.options import Config
+
+IsRevoked: TypeAlias = Callable[[str, str], bool]
+"""Whether an id of a kind (`jti`, `session`, `subject`) is revoked; asked on every request, so it is in memory."""
+
+log: Final = logging.getLogger(__name__)
+
+
+class Presented(NamedTuple):
+    """A token as a request brought it, and its SHA-256, made once for requests that repeat it."""
+
+    text: str
+    digest: bytes
+
+    @classmethod
+    def of(cls, text: str) -> Presented:
+        """A token as the text of a header field or a target, which is latin-1."""
+        return cls(text, sha256(text.encode("latin-1")).digest())
+
+
+class _Verified:
+    """A token that was verified: `until` in nanoseconds since the epoch, `keys` the set that its `key` is in."""
+
+    __slots__ = ("consumer", "key", "keys", "revocable", "until")
+
+    def __init__(self, caller: Caller, until: int, key: Key, keys: KeySet) -> None:
+        self.consumer, self.revocable = caller
+        self.until = until
+        self.key = key
+        self.keys = keys
+
+
+class Verifier:
+    """What plugins with the same options have together: rules, keys, and what is remembered."""
+
+    def __init__(
+        self, config: Config, services: Services, issuer_keys: IssuerKeys | None, is_revoked: IsRevoked
+    ) -> None:
+        self._reader = TokenReader(config.algorithms, config.types, config.max_size)
+        self._rules = ClaimRules(config)
+        self._mapping = ClaimMapping(config)
+        self._static = KeySet(config.static_keys())
+        self.issuer_keys = issuer_keys
+        self._is_revoked = is_revoked
+        self._nanos = services.clock.nanos
+        self._options = config.cache
+        self._lifetime = int(config.cache.lifetime * 1e9)
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._refused: OrderedDict[bytes, tuple[KeySet, ...]] = OrderedDict()
+        metrics = services.metrics
+        results = metrics.counter(
+            "tallygate_jwt_tokens_total", "Tokens by what became of them, repeated valid ones left out.", ("result",)
+        )
+        self._accepted, self._invalid, self._undecided = (
+            results.labels(result) for result in ("verified", "refused", "undecided")
+        )
+        self._remembered = GaugePart(metrics.gauge("tallygate_jwt_tokens_remembered", "Verified tokens in memory."))
+        self._remembered_refused = GaugePart(
+            metrics.gauge("tallygate_jwt_refusals_remembered", "Tokens in memory whose signature was wrong.")
+        )
+        self._evicted = metrics.counter(
+            "tallygate_jwt_tokens_evicted_total", "Verified tokens that were forgotten to make room."
+        )
+
+    def inherit(self, previous: Verifier) -> None:
+        """Go on with what the one before a reload has in memory. Idempotent."""
+        if self._verified:
+            return
+        self._verified = previous._verified.copy()
+        if self.issuer_keys is not None and previous.issuer_keys is not None:
+            self.issuer_keys.inherit(previous.issuer_keys)
+
+    def start(self) -> None:
+        """Begin to fetch keys. Idempotent."""
+        self._remembered.set(len(self._verified))
+        if self.issuer_keys is not None:
+            self.issuer_keys.start()
+
+    def stop(self) -> None:
+        """Forget everything. Idempotent."""
+        self._verified.clear()
+        self._refused.clear()
+        self._remembered.set(0)
+        self._remembered_refused.set(0)
+
+    def consumer(self, presented: Presented) -> Consumer | Awaitable[Consumer]:
+        """Who the token is of; awaitable where keys must be fetched first.
+
+        Raises InvalidToken, or StoreDown where nobody can tell.
+        """
+        try:
+            known = self._verified.get(presented.digest)
+            if known is not None:
+                if known.until > self._nanos() and self._still_trusts(known):
+                    self._refuse_revoked(known.revocable)
+                    self._verified.move_to_end(presented.digest)
+                    return known.consumer
+                del self._verified[presented.digest]
+                self._remembered.set(len(self._verified))
+            return self._verify(presented)
+        except InvalidToken as reason:
+            self._note(reason)
+            raise
+
+    def _note(self, reason: InvalidToken) -> None:
+        self._invalid.inc()
+        log.debug("a token was refused: %s", reason)
+
+    def _refuse_revoked(self, revocable: Iterable[tuple[str, str]]) -> None:
+        for kind, text in revocable:
+            if self._is_revoked(kind, text):
+                raise InvalidToken("revoked")
+
+    def _still_trusts(self, known: _Verified) -> bool:
+        """Whether the key that verified a token has not been withdrawn since."""
+        issuer = self.issuer_keys
+        if known.keys is self._static or (issuer is not None and known.keys is issuer.keys):
+            return True
+        for keys in self._sets():
+            if known.key in keys:
+                known.keys = keys
+                return True
+        return False
+
+    def _sets(self) -> tuple[KeySet, ...]:
+        """The sets of keys that count now."""
+        issuer = self.issuer_keys
+        return (self._static, issuer.keys) if issuer is not None and issuer.known else (self._static,)
+
+    def _verify(self, presented: Presented) -> Consumer | Awaitable[Consumer]:
+        if presented.digest in self._refused:
+            if self._refused[presented.digest] == self._sets():
+                raise InvalidToken("the signature, once more")
+            del self._refused[presented.digest]
+        token = self._reader.read(presented.text)
+        self._rules.check(token.claims, self._nanos() / 1e9)
+        consumer = self._decide(presented, token)
+        if consumer is not None:
+            return consumer
+        issuer = self.issuer_keys
+        if issuer is None or not issuer.worth_waiting:
+            raise self._unknown_key()
+        return self._look_again(presented, token, issuer)
+
+    async def _look_again(self, presented: Presented, token: Token, issuer: IssuerKeys) -> Consumer:
+        """Decide by the keys that the issuer has now."""
+        await issuer.look_again()
+        try:
+            consumer = self._decide(presented, token)
+            if consumer is None:
+                raise self._unknown_key()
+        except InvalidToken as reason:
+            self._note(reason)
+            raise
+        return consumer
+
+    def _decide(self, presented: Presented, token: Token) -> Consumer | None:
+        """Who it is by the keys that are known; None if the one that signed is not. Raises InvalidToken."""
+        sets = self._sets()
+        for keys in sets:
+            key = keys.signer(token)
+            if key is not None:
+                return self._admit(presented, token, key, keys)
+        if self.issuer_keys is None or any(keys.names(token.kid) for keys in sets):
+            self._refused[presented.digest] = sets
+            if len(self._refused) > self._options.refused:
+                self._refused.popitem(last=False)
+            self._remembered_refused.set(len(self._refused))
+            raise InvalidToken("the signature")
+        return None
+
+    def _unknown_key(self) -> InvalidToken | StoreDown:
+        if self.issuer_keys is None or self.issuer_keys.answering:
+            return InvalidToken("a key that the issuer does not have")
+        self._undecided.inc()
+        return StoreDown(headers=retry_after(1.0))
+
+    def _admit(self, presented: Presented, token: Token, key: Key, keys: KeySet) -> Consumer:
+        """The signature is right: who it is, and for how long that is remembered."""
+        now = self._nanos()
+        ends = self._rules.check(token.claims, now / 1e9)
+        caller = self._mapping.caller(token.claims)
+        self._refuse_revoked(caller.revocable)
+        until = now + self._lifetime if ends is None else min(int(ends * 1e9), now + self._lifetime)
+        self._verified[presented.digest] = _Verified(caller, until, key, keys)
+        if len(self._verified) > self._options.verified:
+            self._verified.popitem(last=False)
+            self._evicted.inc()
+        self._remembered.set(len(self._verified))
+        self._accepted.inc()
+        return caller.consumer

@@ -1,0 +1,252 @@
+"""Conditions: what they say, that nothing in them can go wrong, and that a missing fact opens nothing."""
+
+from __future__ import annotations
+
+import random
+import re
+from copy import copy
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.clock import Clock
+from gateway.conditions import Condition, parse_condition
+from gateway.consumers import Consumer
+from gateway.exchange import Exchange, Request
+from gateway.expressions import DEEPEST, LONGEST, Comparison, Joined, Literal, Name, Node, Not, parse_expression
+from gateway.facts import Facts
+from gateway.headers import Headers
+
+ANN = Consumer(
+    "ann",
+    "acme",
+    key="k1",
+    user="u-7",
+    roles=frozenset({"reader", "admin"}),
+    scopes=frozenset({"books.read"}),
+    attributes={"department": "sales", "empty": ""},
+)
+# A Wednesday, 23:30 in London and on Thursday, 1:30, in Berlin.
+WHEN = int(datetime(2026, 7, 1, 22, 30, tzinfo=UTC).timestamp() * 1_000_000)
+FACTS = Facts(
+    ANN,
+    method="DELETE",
+    path="/books/7",
+    host="api.example.com",
+    client="10.1.2.3",
+    parameters={"id": "7", "owner": "u-7"},
+    resource={"owner": "u-7", "size": 12, "price": 9.5, "tags": frozenset({"red"})},
+    micros=WHEN,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ('user == "u-7"', True),
+        ("user == 'u-8'", False),
+        ("user != 'u-8'", True),
+        ("consumer == 'ann' and organization == 'acme' and key == 'k1'", True),
+        ("param.owner == user", True),
+        ("resource.owner == user", True),
+        ("'admin' in roles", True),
+        ("'root' in roles or 'books.read' in scopes", True),
+        ("'root' not in roles", True),
+        ("not 'admin' in roles", False),
+        ("attribute.department in ('sales', 'law')", True),
+        ("attribute.empty == ''", True),
+        ("method in ('GET', 'HEAD')", False),
+        ("method == 'delete'", False),
+        ("path == '/books/7' and host == 'api.example.com'", True),
+        ("client in '10.0.0.0/8'", True),
+        ("client in ('192.168.0.0/16', 'fd00::/8')", False),
+        ("client not in '10.1.2.3'", False),
+        ("hour == 22 and hour('Europe/Berlin') == 0", True),
+        ("hour('Europe/London') < 23", False),
+        ("weekday == 'wed' and weekday('Europe/Berlin') == 'thu'", True),
+        ("weekday in ('sat', 'sun')", False),
+        ("date >= '2026-07-01' and date < '2026-07-02'", True),
+        ("date('Europe/Berlin') == '2026-07-02'", True),
+        ("hour in (21, 22)", True),
+        ("resource.size <= 12 and resource.price > 9", True),
+        ("resource.price == 9.5", True),
+        ("'red' in resource.tags and 'blue' not in resource.tags", True),
+        ("not (user == 'x' or user == 'y') and (method == 'GET' or method == 'DELETE')", True),
+        ("user == 'x' and user == 'y' or user == 'u-7'", True),
+        ("user == 'u-7' or user == 'x' and user == 'y'", True),
+        ("5 < resource.size", True),
+        # What is not known, and what is not alike:
+        ("resource.missing == user", None),
+        ("not resource.missing == user", None),
+        ("resource.missing != user", None),
+        ("resource.missing == resource.missing", None),
+        ("attribute.missing in ('a', 'b')", None),
+        ("attribute.missing not in ('a', 'b')", None),
+        ("resource.owner < 3", None),
+        ("resource.tags == 'red'", None),
+        ("'u' in resource.owner", None),
+        ("resource.tags in roles", None),
+        ("resource.missing == 1 or user == 'u-7'", True),
+        ("resource.missing == 1 and user == 'x'", False),
+        ("resource.missing == 1 and user == 'u-7'", None),
+    ],
+)
+def test_what_a_condition_says(text: str, holds: bool | None) -> None:
+    assert parse_condition(text).holds(FACTS) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "'the end' stands where a fact"),
+        ("user", "'the end' stands where one of =="),
+        ("user = 'x'", "\"= 'x'\" cannot be read"),
+        ("user == 'x", '"\'x" cannot be read'),
+        ("user == 'x' 'y'", "does not fit here"),
+        ("(user == 'x'", "'the end' stands where ')' should"),
+        ("usr == 'x'", 'unknown fact usr (did you mean "user"?)'),
+        ("header.x == 'x'", "unknown fact header.x"),
+        ("param. == 'x'", "unknown fact param."),
+        ("hour == '9'", "compares text with a number"),
+        ("user == 9", "compares text with a number"),
+        ("user < 'x'", "only numbers and dates have an order"),
+        ("param.day < date", "only numbers and dates have an order"),
+        ("date < '2026-02-30'", "a date is written as 2026-01-31"),
+        ("date < '20260101'", "a date is written as"),
+        ("weekday == 'monday'", "a day of the week is one of mon,"),
+        ("roles == 'x'", "asked with `in`"),
+        ("client == '10.0.0.1'", "asked with `in`"),
+        ("roles in ('a')", "`in` needs one thing before it"),
+        ("user in 'abc'", "`in` needs one thing before it"),
+        ("1 in roles", "compares text with a number"),
+        ("hour in ('a', 1)", "compares text with a number"),
+        ("user in (user)", "a list holds text and numbers alone"),
+        ("client in '10.0.0.0/33'", "is no network"),
+        ("client in 10", "is no network"),
+        ("client in roles", "is no network"),
+        ("hour('Nowhere/Land') == 1", "unknown time zone 'Nowhere/Land'"),
+        ("hour('../../etc/passwd') == 1", "unknown time zone"),
+        ("hour(9) == 1", "takes a time zone in quotes"),
+        ("user('Europe/Berlin') == 'x'", "only date, hour, weekday take a time zone"),
+        ("__import__('os') == 'x'", "only date, hour, weekday"),
+        ("user == 'x' if True", "'if' does not fit here"),
+        ("user == 'a\nb'", "cannot be read"),
+        ("not " * 20 + "user == 'x'", f"at most {DEEPEST} deep"),
+        ("(" * 400, f"at most {DEEPEST} deep"),
+        ("user == '" + "x" * LONGEST + "'", f"at most {LONGEST} characters"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        parse_condition(text)
+
+
+def test_a_caller_without_a_user_is_nobodys_equal() -> None:
+    facts = Facts(Consumer("job", "acme"), resource={"owner": ""})
+    assert parse_condition("resource.owner == user").holds(facts) is None
+    assert parse_condition("'admin' in roles").holds(facts) is False
+
+
+@pytest.mark.parametrize("odd", [True, 7, ["sales"], {"a": 1}, b"sales", ("sales",)])
+@pytest.mark.parametrize("text", ["attribute.x == 'sales'", "attribute.x in ('sales', 'law')", "attribute.x in scopes"])
+def test_a_fact_of_an_odd_type_says_nothing(odd: object, text: str) -> None:
+    """Attributes may come from a token's claims."""
+    facts = Facts(Consumer("ann", "acme", attributes={"x": odd}))  # type: ignore[dict-item]
+    assert not parse_condition(text).holds(facts)
+
+
+def test_facts_of_an_exchange() -> None:
+    request = Request("GET", "/a/%2e%2e/books?x=1", Headers({"x-tallygate-consumer": "eve"}))
+    request.host, request.client = "API.Example.com.:8080", "10.0.0.1"
+    exchange = Exchange(request, Clock())
+    exchange.consumer, exchange.parameters = ANN, {"id": "7"}
+    facts = Facts.of(exchange)
+    assert (facts.path, facts.host, facts.client) == ("/books", "api.example.com", "10.0.0.1")
+    assert parse_condition("consumer == 'ann' and param.id == '7' and method == 'GET'").holds(facts)
+    assert parse_condition("date > '2026-01-01'").holds(facts)
+    request.target = "/../x"
+    assert Facts.of(exchange).path is None
+
+
+LITERALS = (
+    st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters='"'), max_size=8)
+    | st.integers(0, 10**15 - 1)
+    | st.integers(0, 10**9).map(lambda number: number / 10_000)
+).map(Literal)
+PLAIN = "user organization method path client roles scopes hour weekday date param.id attribute.department"
+NAMED = f"{PLAIN} attribute.missing resource.owner resource.size resource.tags resource.missing"
+NAMES = st.sampled_from([*map(Name, NAMED.split()), Name("hour", "Europe/Berlin"), Name("date", "UTC")])
+SIDES = NAMES | LITERALS
+COMPARISONS = st.builds(Comparison, SIDES, st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), SIDES) | st.builds(
+    Comparison,
+    SIDES,
+    st.sampled_from(["in", "not in"]),
+    SIDES | st.lists(LITERALS, min_size=1, max_size=3).map(tuple),
+)
+NODES: st.SearchStrategy[Node] = st.recursive(
+    COMPARISONS,
+    lambda inner: (
+        st.builds(Not, inner)
+        | st.builds(Joined, st.sampled_from(["and", "or"]), st.lists(inner, min_size=2, max_size=3).map(tuple))
+    ),
+    max_leaves=4,
+)
+ANYTHING = st.builds(
+    Facts,
+    st.sampled_from([None, ANN, Consumer("job", "x")]),
+    method=st.none() | st.text(max_size=3),
+    path=st.none() | st.text(max_size=3),
+    client=st.none() | st.text(max_size=3) | st.sampled_from(["10.0.0.1", "::1"]),
+    parameters=st.dictionaries(st.just("id"), st.text(max_size=3)),
+    resource=st.dictionaries(
+        st.sampled_from(["owner", "size", "tags"]),
+        st.text(max_size=3) | st.integers() | st.floats(allow_nan=True) | st.frozensets(st.text(max_size=2)),
+    ),
+    micros=st.none() | st.integers(0, 4 * 10**15),
+)
+
+
+@given(node=NODES)
+def test_a_tree_written_out_reads_as_the_same_tree(node: Node) -> None:
+    if len(str(node)) <= LONGEST:
+        assert parse_expression(str(node)) == node
+
+
+@given(node=NODES, facts=ANYTHING)
+def test_whatever_can_be_read_has_an_answer(node: Node, facts: Facts) -> None:
+    condition = readable(node)
+    if condition is not None:
+        holds, opposite = condition.holds(facts), Condition(Not(node)).holds(facts)
+        assert holds in (True, False, None)
+        assert opposite is (None if holds is None else not holds)
+
+
+@given(node=NODES, facts=ANYTHING, seed=st.integers())
+def test_more_knowledge_never_takes_an_answer_back(node: Node, facts: Facts, seed: int) -> None:
+    """What holds, or does not, though facts are missing, is the same once they are known: no guess was made."""
+    condition = readable(node)
+    if condition is None:
+        return
+    less = copy(facts)
+    hidden = random.Random(seed).choice(["consumer", "method", "path", "client", "micros", "resource", "parameters"])
+    setattr(less, hidden, {} if hidden in ("resource", "parameters") else None)
+    guess = condition.holds(less)
+    assert guess is None or guess is condition.holds(facts)
+
+
+@given(text=st.text(max_size=60) | st.text(alphabet="()'\"<>=!,. andornthsuiu159", max_size=60))
+def test_no_text_breaks_the_reader(text: str) -> None:
+    try:
+        condition = parse_condition(text)
+    except ValueError:
+        return
+    assert condition.holds(FACTS) in (True, False, None)
+
+
+def readable(node: Node) -> Condition | None:
+    try:
+        return Condition(node)
+    except ValueError:
+        return None

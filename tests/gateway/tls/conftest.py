@@ -1,0 +1,3 @@
+from tests.fixtures.certificates import authority
+
+__all__ = ["authority"]
