@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -21,11 +22,12 @@ from gateway.control import openapi
 from gateway.control.operations import operations
 from tests.fixtures.configuration import HEAD, ROUTES
 from tests.fixtures.control import TOKEN, Client
+from tests.fixtures.postgres import PostgresServer, run_sql
 from tests.fixtures.valkey import ValkeyServer
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = 6
-"""Requests for each operation; `tallygate` is to be run longer by hand where the API has changed."""
+"""Requests for each operation; where the API has changed, run it once with a hundred."""
 
 DOCUMENT = openapi.document(operations())
 schema = schemathesis.openapi.from_dict(DOCUMENT)
@@ -51,12 +53,16 @@ def test_whatever_is_described_says_what_it_is() -> None:
 
 
 @pytest.fixture(scope="module")
-def url(postgres_server: Any, valkey_process: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A control plane in a process of its own, with an organization and one of most things in it."""
+def url(
+    postgres_server: PostgresServer, valkey_process: ValkeyServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A control plane in a process of its own, with a database of its own."""
     directory = tmp_path_factory.mktemp("control")
+    database = postgres_server.fresh_name()
+    asyncio.run(run_sql(postgres_server.url(), f"create database {database} template template"))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    stores = f'stores: {{redis: "{valkey_process.url}", postgres: "{postgres_server.url("template")}"}}\n'
+    stores = f'stores: {{redis: "{valkey_process.url}", postgres: "{postgres_server.url(database)}"}}\n'
     (directory / "gateway.yaml").write_text(HEAD + ROUTES + stores + f'control: {{bind: "127.0.0.1:{port}"}}\n')
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TALLYGATE_CONTROL_TOKEN": TOKEN}
     with (directory / "log").open("wb") as log:
