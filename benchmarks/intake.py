@@ -28,11 +28,11 @@ import uvloop
 
 from gateway.billing.database import WORKER, Database
 from gateway.billing.intake import Intake
-from gateway.billing.migration import migrate
 from gateway.billing.options import BillingOptions
 from gateway.billing.record import Delivered, Record, columns, examine, unpack
 from gateway.clock import Clock
 from gateway.metrics import Metrics
+from gateway.migration import migrate
 from tests.fixtures.postgres import PostgresServer, run_sql
 from tests.fixtures.usage import event, frame, now_millis
 

@@ -55,14 +55,27 @@ class Fetch:
 
     async def get(self, url: str, *, within: float, limit: int, fields: Mapping[str, str] | None = None) -> Fetched:
         """GET `url` with these header fields; the body may hold `limit` bytes. Raises FetchFailed."""
-        async with self._ask(url, within, fields) as response:
-            body = bytearray()
+        return await self.send("GET", url, within=within, limit=limit, fields=fields)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        within: float,
+        limit: int,
+        fields: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Fetched:
+        """A request of any method, with a body; the answer's may hold `limit` bytes. Raises FetchFailed."""
+        async with self._ask(method, url, within, fields, body=body) as response:
+            answer = bytearray()
             async for piece in response.content.iter_chunked(_READ_AT_ONCE):
-                body += piece
-                if len(body) > limit:
+                answer += piece
+                if len(answer) > limit:
                     raise FetchFailed(f"the answer holds more than {limit} bytes")
             fields_back = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
-            return Fetched(response.status, Headers(fields_back), bytes(body))
+            return Fetched(response.status, Headers(fields_back), bytes(answer))
 
     async def status(
         self,
@@ -75,7 +88,7 @@ class Fetch:
         """GET `url` for the status alone; the body is not waited for. `tls` is how the server is verified, and who it
         must be, where that is not what its URL says. Raises FetchFailed.
         """
-        async with self._ask(url, within, fields, tls) as response:
+        async with self._ask("GET", url, within, fields, tls=tls) as response:
             return response.status
 
     async def close(self) -> None:
@@ -86,7 +99,14 @@ class Fetch:
 
     @asynccontextmanager
     async def _ask(
-        self, url: str, within: float, fields: Mapping[str, str] | None, tls: tuple[SSLContext, str] | None = None
+        self,
+        method: str,
+        url: str,
+        within: float,
+        fields: Mapping[str, str] | None,
+        *,
+        body: bytes | None = None,
+        tls: tuple[SSLContext, str] | None = None,
     ) -> AsyncIterator[ClientResponse]:
         if self._session is None:  # made where a loop runs
             self._session = ClientSession(
@@ -98,7 +118,9 @@ class Fetch:
                 headers={"user-agent": "tallygate", "accept-encoding": "identity"},
             )
         context, name = tls or (True, None)
-        asking = self._session.get(url, headers=fields, allow_redirects=False, ssl=context, server_hostname=name)
+        asking = self._session.request(
+            method, url, headers=fields, data=body, allow_redirects=False, ssl=context, server_hostname=name
+        )
         try:
             async with timeout(within), asking as response:
                 try:

@@ -71,6 +71,12 @@ class BadRequest(Problem):
     status, slug = 400, "bad-request"
 
 
+class MalformedBody(Problem):
+    """The request's body is not one JSON object."""
+
+    status, slug = 400, "malformed-body"
+
+
 class Unauthorized(Problem):
     """The request carries no valid credential."""
 
@@ -93,6 +99,12 @@ class PermissionDenied(Problem):
     """The caller is known, and may not do this."""
 
     status, slug = 403, "permission-denied"
+
+
+class NotFound(Problem):
+    """There is no such thing, or it is out of the caller's reach."""
+
+    status, slug = 404, "not-found"
 
 
 class NoRoute(Problem):
@@ -131,6 +143,30 @@ class IdempotencyKeyBusy(Problem):
     status, slug = 409, "idempotency-key-busy"
 
 
+class AlreadyExists(Problem):
+    """There is such a thing already."""
+
+    status, slug = 409, "already-exists"
+
+
+class InUse(Problem):
+    """Other things still name this one, or it can no longer be used so."""
+
+    status, slug = 409, "in-use"
+
+
+class TooMany(Problem):
+    """There are as many of these as there can be."""
+
+    status, slug = 409, "too-many"
+
+
+class VersionMismatch(Problem):
+    """It has changed since the version that the request names."""
+
+    status, slug = 412, "version-mismatch"
+
+
 class ContentTooLarge(Problem):
     """The request's body is larger than this route accepts."""
 
@@ -141,6 +177,12 @@ class TargetTooLong(Problem):
     """The request target is longer than this gateway accepts."""
 
     status, slug = 414, "target-too-long"
+
+
+class MediaTypeNotSupported(Problem):
+    """The request's body is not of a type that can be taken here."""
+
+    status, slug = 415, "media-type-not-supported"
 
 
 class ExpectationFailed(Problem):
@@ -155,6 +197,12 @@ class IdempotencyKeyReused(Problem):
     status, slug = 422, "idempotency-key-reused"
 
 
+class InvalidValues(Problem):
+    """The request says something that cannot be."""
+
+    status, slug = 422, "invalid-values"
+
+
 class ConfigurationRefused(Problem):
     """The configuration cannot be taken; the one before goes on."""
 
@@ -165,6 +213,12 @@ class UpgradeRequired(Problem):
     """This version of WebSocket is not spoken here."""
 
     status, slug = 426, "upgrade-required"
+
+
+class VersionMissing(Problem):
+    """A change must name the version it changes, in the field If-Match."""
+
+    status, slug = 428, "version-missing"
 
 
 class TooManyFailures(Problem):

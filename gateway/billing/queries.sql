@@ -1,26 +1,8 @@
--- All statements of the billing worker, reconcile and the reports. `gateway.billing.database` reads them by name; a part
--- stands in others where its name does, in braces.
+-- All statements of the billing worker, reconcile and the reports, read by name; a part stands in others where its name
+-- does, in braces.
 --
 -- Classes of advisory locks: 7401 a shard's transaction, 7402 a shard's owner, 7403 a worker's presence,
 -- 7404 migration, 7405 opening of days.
-
-
--- name: lock_migration
-select pg_advisory_lock(7404, 0)
-
--- name: create_schema_migration
-create table if not exists schema_migration (
-  name       text        not null primary key,
-  checksum   text        not null,
-  applied_at timestamptz not null default now()
-)
-
--- name: applied_migrations
-select name, checksum from schema_migration order by name
-
--- name: record_migration
--- Runs after the file, as whoever the file left in charge.
-insert into schema_migration (name, checksum) values ($1, $2)
 
 
 -- name: open_day

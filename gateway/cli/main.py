@@ -5,41 +5,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from socket import socket
 from typing import Any, Final, TypeVar
 
-import uvloop
-
 from gateway import __version__, log
-from gateway.background import Background
 from gateway.billing import report, worker
 from gateway.billing.database import DatabaseUnavailable, Retry
-from gateway.billing.migration import MigrationRefused, migrate
 from gateway.billing.rebook import rebook
 from gateway.billing.reconcile import reconcile
-from gateway.cli import explain
+from gateway.cli import control, explain
 from gateway.cli.admin_client import AdminUnreachable
 from gateway.cli.config import add_commands, takes_config
+from gateway.cli.control_client import ControlRefused
 from gateway.cli.credentials import add_credentials
+from gateway.cli.process import run_service, run_to_end, takes_place
 from gateway.clock import Clock
 from gateway.config import reference
-from gateway.config.configuration import ConfigError, GatewayConfig, load
+from gateway.config.configuration import ConfigError, load
 from gateway.edge import app
 from gateway.metering.directory import JournalUnusable
-from gateway.metrics import Metrics
+from gateway.migration import MigrationRefused, migrate
 from gateway.node.processes import StartFailed, run_edge
 from gateway.node.up import run_up
 from gateway.stores.address import postgres_url
 from gateway.stores.store import StoreUnavailable
-from gateway.vitals import watch
 
 T = TypeVar("T")
 
@@ -51,6 +47,7 @@ _CANNOT: Final = (
     MigrationRefused,
     JournalUnusable,
     AdminUnreachable,
+    ControlRefused,
 )
 """What the outside world may have against a command; each says why in one line."""
 
@@ -82,6 +79,7 @@ def _parser() -> ArgumentParser:
     _add_books(commands)
 
     add_commands(commands)
+    control.add_commands(commands)
     explain.add_command(commands)
 
     add_credentials(commands)
@@ -117,8 +115,7 @@ def _add_services(commands: Any) -> None:
 
     work = commands.add_parser("worker", help="run a billing worker")
     takes_config(work)
-    work.add_argument("--snapshot-fd", type=int, help="the configuration as its supervisor read it, in place of a file")
-    work.add_argument("--metrics", type=Path, help="the file it counts in; its supervisor shows what is there")
+    takes_place(work)
     work.set_defaults(run=_worker)
 
 
@@ -177,7 +174,7 @@ def _up(options: Namespace) -> int:
         config, options.config, demo=options.demo, migrate=migrate, announce=_say, persistent=not options.forgetful
     )
     try:
-        _run(work)
+        run_to_end(work)
     finally:
         handler.close()
     return 0
@@ -187,7 +184,7 @@ def _edge(options: Namespace) -> int:
     config = load(options.config, os.environ, serving=True)
     handler = log.configure()
     try:
-        _run(run_edge(config, options.config))
+        run_to_end(run_edge(config, options.config))
     finally:
         handler.close()
     return 0
@@ -201,41 +198,17 @@ def _edge_process(options: Namespace) -> int:
     sockets = [socket(fileno=int(number)) for number in options.listen_fds.split(",")]
     start = app.Start(options.generation, config, fingerprint, sockets, options.control_fd)
     try:
-        return _run(app.run(start, metrics_path=options.metrics, log_to=sys.stdout.fileno()))
+        return run_to_end(app.run(start, metrics_path=options.metrics, log_to=sys.stdout.fileno()))
     finally:
         handler.close()
 
 
 def _worker(options: Namespace) -> int:
-    if options.snapshot_fd is not None:
-        config, _ = app.composed(options.snapshot_fd)
-    else:
-        config = load(options.config, os.environ)
-    handler = log.configure(process="worker")
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        _run(_work(config, options.metrics))
-    finally:
-        handler.close()
-    return 0
-
-
-async def _work(config: GatewayConfig, cells: Path | None) -> None:
-    """A worker until SIGTERM or Ctrl-C; it finishes the batch in hand."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    metrics = Metrics(cells)
-    background = Background()
-    watch(background, metrics)
-    try:
-        await worker.run(config, metrics, stop)
-    finally:
-        await background.stop()
+    return run_service(options, "worker", worker.run)
 
 
 def _migrate(options: Namespace) -> int:
-    names = _run(migrate(postgres_url(load(options.config, os.environ).stores)))
+    names = run_to_end(migrate(postgres_url(load(options.config, os.environ).stores)))
     for name in names:
         print(f"applied {name}")
     if not names:
@@ -248,28 +221,23 @@ def _usage(options: Namespace) -> int:
         print(f"--from {options.first} is later than --to {options.last}", file=sys.stderr)
         return 2
     config = load(options.config, os.environ)
-    for line in _run(report.usage(config, options.organization, options.by, options.first, options.last)):
+    for line in run_to_end(report.usage(config, options.organization, options.by, options.first, options.last)):
         print(line)
     return 0
 
 
 def _reconcile(options: Namespace) -> int:
-    findings = _run(reconcile(load(options.config, os.environ), Clock()))
+    findings = run_to_end(reconcile(load(options.config, os.environ), Clock()))
     for line in findings.lines():
         print(line)
     return 1 if findings.gaps else 0
 
 
 def _rebook(options: Namespace) -> int:
-    for line in _run(rebook(load(options.config, os.environ), Clock())):
+    for line in run_to_end(rebook(load(options.config, os.environ), Clock())):
         print(line)
     return 0
 
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)

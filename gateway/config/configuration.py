@@ -37,8 +37,10 @@ __all__ = ["ConfigError", "GatewayConfig", "PluginSpec", "compose", "load"]
 
 if TYPE_CHECKING:
     BillingOptions = Any
-else:  # by name, as plugins are: the edge reads the whole file but must not depend on billing
+    ControlOptions = Any
+else:  # by name, as plugins are: the edge reads the whole file but must not depend on billing or the control plane
     BillingOptions = importlib.import_module("gateway.billing.options").BillingOptions
+    ControlOptions = importlib.import_module("gateway.control.options").ControlOptions
 
 O = TypeVar("O", bound=Options)  # noqa: E741  # the usual letter for options here
 
@@ -72,6 +74,8 @@ class GatewayConfig(Options):
     """How usage is recorded and sent to billing."""
     billing: BillingOptions = BillingOptions()
     """How usage becomes rows and money."""
+    control: ControlOptions = ControlOptions()
+    """Where organizations, users, roles and keys are kept."""
     roles: dict[Name, list[PermissionText]] = {}
     """Permissions by the name of the role that has them: `reader: ["books:read"]`."""
     consumers: list[ConsumerOptions] = []

@@ -1,4 +1,4 @@
-"""Up: everything on one machine with one command: stores, billing workers, a demo upstream, and the gateway.
+"""Up: everything on one machine with one command: stores, workers, the control plane, a demo, and the gateway.
 
 Each is a process of its own, as in production, and each is started again when it dies. They are started in the order
 in which they need each other and stopped in the reverse one.
@@ -20,6 +20,7 @@ from gateway import keys
 from gateway.child import Child, ChildFailed, Launch
 from gateway.config.configuration import GatewayConfig
 from gateway.config.snapshot import Snapshot
+from gateway.downstream.listener import parse_bind
 from gateway.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey
 from gateway.embedded.home import answers
 from gateway.node.edge_process import FLUSH_SECONDS
@@ -33,6 +34,7 @@ DEMO_KEY: Final = "tg_test_DemoDemoDemoDemoDemoDemoDemoDemo1vk0aW"
 """The key of the running example's consumer, known to all the world."""
 
 DEMO_UPSTREAM: Final = "demo"
+_HEALTH: Final = b"GET /health HTTP/1.0\r\n\r\n"
 _CHECKOUT: Final = Path(__file__).parents[2]
 """Where this program comes from; beside it is the demo, unless it was installed without."""
 
@@ -65,7 +67,9 @@ class Stack:
         self._demo = _demo(self._closing.enter_context(_demo_socket(config))) if demo else None
         self._snapshot = Snapshot(config.source)
         self._workers = [self._worker(number) for number in range(config.billing.workers)]
-        self._companions = [*([self._demo] if self._demo is not None else []), *self._workers]
+        self._control = self._control_plane() if config.control.enabled else None
+        optional = [child for child in (self._demo, self._control) if child is not None]
+        self._companions = [*optional, *self._workers]
         self.supervisor = Supervisor(config, path, run, companions=self._companions, program=program)
         self._closing.callback(self._snapshot.close)
 
@@ -96,6 +100,7 @@ class Stack:
             ("gateway", "  ".join(self._urls())),
             ("admin", f"http://{_reachable(self.supervisor.admin_address)}  a page; /ready /metrics /routes"),
             *([("demo", self._config.upstreams[DEMO_UPSTREAM].targets[0].url)] if self._demo is not None else []),
+            *self._where_control_is(),
             *([("Valkey", f"embedded; URL in {self._valkey.url_file}")] if self._valkey is not None else []),
             *([("PostgreSQL", f"embedded; URL in {self._postgres.url_file}")] if self._postgres is not None else []),
             *self._things_to_try(),
@@ -106,6 +111,11 @@ class Stack:
         return (
             f"Tallygate is up: {count} edge and {len(self._workers)} billing processes. Ctrl-C stops it.\n\n{lines}\n"
         )
+
+    def _where_control_is(self) -> Iterator[tuple[str, str]]:
+        if self._control is not None:
+            options = self._config.control
+            yield "control", f"http://{_reachable(options.bind)}  bootstrap token in {options.token_file}"
 
     def _urls(self) -> list[str]:
         """Where clients find it, for each listener."""
@@ -140,10 +150,19 @@ class Stack:
         await self.supervisor.stop(self.supervisor.config.drain_timeout)
 
     def _worker(self, number: int) -> Child:
+        return self._service(f"worker-{number}", "worker")
+
+    def _control_plane(self) -> Child:
+        host, port = parse_bind(self._config.control.bind)
+        return self._service(
+            "control", "control", ready=(lambda: answers(port, _HEALTH, b"HTTP/1.", host)) if port else None
+        )
+
+    def _service(self, name: str, command: str, ready: Callable[[], Awaitable[None]] | None = None) -> Child:
         """What it works by cannot change at a reload: it is always started with what was read first."""
-        name, snapshot = f"worker-{number}", self._snapshot.descriptor
-        command = [*self._program, "worker", "--snapshot-fd", str(snapshot), "--metrics", str(self._run.cells(name))]
-        return Child(name, lambda: Launch(command, descriptors=(snapshot,), dies_with_us=signal.SIGTERM))
+        snapshot = self._snapshot.descriptor
+        line = [*self._program, command, "--snapshot-fd", str(snapshot), "--metrics", str(self._run.cells(name))]
+        return Child(name, lambda: Launch(line, descriptors=(snapshot,), dies_with_us=signal.SIGTERM), ready=ready)
 
 
 async def run_up(

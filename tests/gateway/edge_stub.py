@@ -1,4 +1,4 @@
-"""A program that does what a supervisor expects of an `edge-process` (and of a `worker`: to run), and no more.
+"""A program that does what a supervisor expects of an `edge-process` (of a `worker` or `control`: to run), and no more.
 
 It answers every request with its slot, the names of the routes it was told last and its pid, after as many seconds as
 the path says; counts them in its cells; and fails, dies or is deaf where the environment says so. A new generation it
@@ -147,10 +147,10 @@ async def main(options: Namespace) -> int:
 
 if __name__ == "__main__":
     parser = ArgumentParser()
-    parser.add_argument("verb", choices=["edge-process", "worker"])
+    parser.add_argument("verb", choices=["edge-process", "worker", "control"])
     parser.add_argument("--snapshot-fd", type=int, required=True)
     parser.add_argument("--metrics", type=Path, required=True)
-    if sys.argv[1] == "worker":
+    if sys.argv[1] != "edge-process":
         parser.parse_args()
         signal.pause()
     parser.add_argument("--slot", type=int, required=True)

@@ -16,7 +16,8 @@ import pytest
 from tests.house.tree import ROOT, files, text
 
 FOLDERS = ["bin", "benchmarks", "config", "demo", "gateway/billing", "gateway/metering", "plugins", "tests"]
-MAPPED = ["gateway", *(f"gateway/{package}" for package in ("admin", "cli", "node", "edge", "config", "downstream"))]
+PACKAGES = ("admin", "cli", "node", "edge", "config", "control", "downstream")
+MAPPED = ["gateway", *(f"gateway/{package}" for package in PACKAGES)]
 RUNNABLE = re.compile(r"^<!-- runs -->\n+```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -72,5 +73,5 @@ def test_the_map_of_a_package_is_whole(folder):
     inside = [path.relative_to(folder).parts for path in files() if path.is_relative_to(folder)]
     here = {parts[0] + ("/" if len(parts) > 1 else "") for parts in inside}
     table = "".join(line for line in text(Path(folder, "README.md")).splitlines(keepends=True) if line.startswith("|"))
-    named = {"".join(pair) for pair in re.findall(r"`(\w+\.py|\w+/)`|\[(\w+/)\]", table)}
+    named = {"".join(pair) for pair in re.findall(r"`(\w+\.(?:py|sql)|\w+/)`|\[(\w+/)\]", table)}
     assert named == here - {"README.md", "__init__.py", "py.typed"}

@@ -34,6 +34,7 @@ def configuration(gateway: int, admin: int, upstream: int) -> dict[str, Any]:
         "listeners": [{"bind": f"127.0.0.1:{gateway}"}],
         "admin": {"bind": f"127.0.0.1:{admin}"},
         "processes": 2,
+        "control": {"enabled": False},
         "upstreams": {"demo": {"targets": [f"http://127.0.0.1:{upstream}"]}},
         "plugins": [{"request_id": None}],
         "routes": [

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from gateway import postgres
 from gateway.billing import database as door
-from gateway.billing.database import QUERIES, WORKER, Database, DatabaseUnavailable, Retry, Unacceptable, parse_queries
+from gateway.billing.database import QUERIES, WORKER, Database, DatabaseUnavailable, Retry, Unacceptable
+from gateway.postgres import parse_queries
 
 
 def test_queries_are_found_by_name():
@@ -71,7 +73,7 @@ async def test_a_server_that_is_not_there(unused_tcp_port):
 
 
 async def test_a_server_that_accepts_and_never_answers(monkeypatch):
-    monkeypatch.setattr(door, "_CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(postgres, "_CONNECT_SECONDS", 0.2)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -117,7 +119,7 @@ async def test_a_connection_that_is_killed_in_a_transaction(database_url):
 
 async def test_a_server_that_falls_silent_in_a_transaction(monkeypatch, database_url):
     """A machine that is gone: nothing comes back, not even to ROLLBACK. It costs the deadline, and the connection."""
-    monkeypatch.setattr(door, "_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(postgres, "_GRACE_SECONDS", 0.3)
     silent = asyncio.Event()
     port = urlsplit(database_url).port
 

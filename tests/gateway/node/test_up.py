@@ -67,6 +67,7 @@ def configuration(directory: Path, upstream: str = "demo") -> Path:
             routes: [{{name: all, upstream: {upstream}, match: {{path: /*}}}}]
             usage: {{journal: {{directory: {directory / "journal"}, segment: 64KiB}}}}
             billing: {{workers: 2}}
+            control: {{bind: "127.0.0.1:0"}}
             consumers:
               - name: demo
                 organization: acme
@@ -114,11 +115,13 @@ def test_everything_comes_up_and_goes_down(directory: Path) -> None:
     text = "\n".join(lines)
     assert "migrated PostgreSQL 18" in text
     assert "Tallygate is up: 2 edge and 2 billing processes." in text
+    assert "bootstrap token in var/control/token" in text
     assert "curl -H 'x-api-key: tg_test_" in text
     assert f"cd {os.getcwd()} && .venv/bin/tallygate usage acme --config {path}" in text
     family = psutil.Process(process.pid).children(recursive=True)
     names = [" ".join(child.cmdline()) for child in family]
-    for part in ("valkey-server", "bin/postgres", "demo --listen-fd", "worker --snapshot-fd", "edge-process"):
+    services = ("worker --snapshot-fd", "control --snapshot-fd", "edge-process")
+    for part in ("valkey-server", "bin/postgres", "demo --listen-fd", *services):
         assert any(part in name for name in names), part
     process.send_signal(signal.SIGINT)
     assert end(process) == ""

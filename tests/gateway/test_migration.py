@@ -9,8 +9,10 @@ import asyncpg
 import pytest
 
 from gateway.billing.database import READER, WORKER, Database, DatabaseUnavailable
-from gateway.billing.migration import MigrationRefused, migrate, outstanding, schema_files
-from tests.fixtures.postgres import fetch, run_sql
+from gateway.migration import MigrationRefused, migrate, outstanding, schema_files
+from tests.fixtures.postgres import database_url, empty_database, fetch, postgres_server, run_sql
+
+__all__ = ["database_url", "empty_database", "postgres_server"]
 
 
 async def test_the_second_time_there_is_nothing_to_do(empty_database):
@@ -54,13 +56,23 @@ def test_a_new_file_cannot_slip_in_before_an_applied_one():
         outstanding({}, applied)
 
 
+def test_each_folder_has_a_sequence_of_its_own():
+    files = {"0001_a.sql": "a", "0002_b.sql": "b", "control/0001_c.sql": "c", "control/0002_d.sql": "d"}
+    applied = {name: sha256(files[name].encode()).hexdigest() for name in ("0001_a.sql", "control/0001_c.sql")}
+    assert outstanding(files, applied) == ["0002_b.sql", "control/0002_d.sql"]
+    del applied["control/0001_c.sql"]
+    applied["control/0002_d.sql"] = sha256(b"d").hexdigest()
+    with pytest.raises(MigrationRefused, match=r"control/0001_c\.sql would be applied after"):
+        outstanding(files, applied)
+
+
 async def test_a_login_that_is_no_superuser_can_do_it(postgres_server, empty_database):
     """As a hosted PostgreSQL has it: the right to make roles, and the database is its own."""
     name = empty_database.rsplit("/", 1)[1]
     await run_sql(
         postgres_server.url(),
         "create role hosted login createrole",
-        "grant tallygate_owner, tallygate_worker, tallygate_control, tallygate_reader to hosted",
+        "grant tallygate_owner, tallygate_worker, tallygate_control, tallygate_reader, tallygate_publisher to hosted",
         f"alter database {name} owner to hosted",
     )
     try:

@@ -1,0 +1,132 @@
+"""Collections: every kind of thing that the API has, and the statements that keep it.
+
+A collection is one table whose rows have a name, a version and the members of its shape. What differs between kinds
+stands here as data, so that listing, making, changing and removing are written once (`operations.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+from gateway.control import shapes
+from gateway.control.shapes import Shape, patch_of, view_of
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Things of one kind. Each belongs to an organization, unless it is one `of_the_platform`."""
+
+    name: str
+    """In paths and permissions: `service-accounts`."""
+    kind: str
+    """In the audit log, and the name of its table: `service_account`."""
+    shape: type[Shape]
+    of_the_platform: bool = False
+    removable: bool = True
+    most: int | None = None
+    """How many there can be, about, where every edge process keeps all of them in memory."""
+    derived: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    """Members that nobody writes: their type, and the expression of SQL that they come from."""
+
+    @cached_property
+    def view(self) -> type[Shape]:
+        """What is answered."""
+        return view_of(self.shape, **{name: kind for name, (kind, _) in self.derived.items()})
+
+    @cached_property
+    def patch(self) -> type[Shape]:
+        """What a change may carry."""
+        return patch_of(self.shape)
+
+    @property
+    def collection_path(self) -> str:
+        """Where they are listed and made."""
+        return f"/v1/{self.name}" if self.of_the_platform else f"/v1/organizations/{{organization}}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Where one of them is."""
+        return f"{self.collection_path}/{{name}}" if self.kind != "organization" else "/v1/organizations/{organization}"
+
+    def permission(self, action: str) -> str:
+        """What is needed to `read` or `write` them."""
+        return f"control/{self.name}:{action}"
+
+
+ORGANIZATIONS: Final = Collection("organizations", "organization", shapes.Organization, of_the_platform=True)
+_SECRETS: Final = """(
+  select coalesce(json_agg(
+    json_build_object('prefix', s.prefix, 'created_at', s.created_at, 'expires_at', s.expires_at)
+    order by s.created_at desc
+  ), '[]')
+  from api_secret as s where s.organization = t.organization and s.key = t.name
+)"""
+
+KEYS: Final = Collection(
+    "keys",
+    "api_key",
+    shapes.Key,
+    removable=False,
+    derived={
+        "revoked_at": (shapes.Instant | None, "t.revoked_at"),
+        "secrets": (list[shapes.Secret], _SECRETS),
+    },
+)
+
+KEY_WITH_SECRET: Final = view_of(
+    shapes.Key, called="KeyWithSecret", **{name: kind for name, (kind, _) in KEYS.derived.items()}, secret=str | None
+)
+"""A key and its secret, which is shown once; null where the request was a repetition."""
+
+COLLECTIONS: Final = (
+    ORGANIZATIONS,
+    Collection("roles", "global_role", shapes.GlobalRole, of_the_platform=True, most=1_000),
+    Collection("revocations", "token_revocation", shapes.Revocation, of_the_platform=True, most=100_000),
+    Collection("departments", "department", shapes.Department),
+    Collection("teams", "team", shapes.Team),
+    Collection("roles", "role", shapes.Role, most=1_000),
+    Collection("users", "user_account", shapes.User),
+    Collection("service-accounts", "service_account", shapes.ServiceAccount),
+    Collection("memberships", "membership", shapes.Membership),
+    Collection("subscriptions", "subscription", shapes.Subscription),
+    KEYS,
+)
+
+
+def statements() -> dict[str, str]:
+    """What is done with each collection, by names such as `team.list`.
+
+    Their arguments begin with the organization, unless the collection is of the platform. `list`: a name to begin
+    behind, and how many. `read`: the name. `are_as_many`: a number. `make`: members. `change`: name, version, members.
+    `remove`: name, version; these two return nothing where it is not in this version.
+
+    Members are a JSON object. No text of a client ever becomes part of a statement.
+    """
+    return {f"{each.kind}.{verb}": text for each in COLLECTIONS for verb, text in _statements(each).items()}
+
+
+def _statements(of: Collection) -> dict[str, str]:
+    table = of.kind
+    members = ", ".join(f'"{name}"' for name in of.shape.model_fields)
+    derived = "".join(f', {sql} as "{name}"' for name, (_, sql) in of.derived.items())
+    first = 1 if of.of_the_platform else 2
+    a, b, c = (f"${first + number}" for number in range(3))
+    home, columns, values = (
+        ("", members, members)
+        if first == 1
+        else ("organization = $1 and ", f"organization, {members}", f"$1, {members}")
+    )
+    whole = f"select {members}{derived}, version, created_at, updated_at from {table} as t where {home}"
+    changing = ", ".join(f'"{name}"' for name in of.patch.model_fields)
+    changed = f"select {changing}, t.version + 1, now() from jsonb_populate_record(t, {c})"
+    return {
+        "list": f"select row_to_json(r)::text as document, name from ({whole}name > {a} order by name limit {b}) as r",
+        "read": f"select row_to_json(r)::text as document, version from ({whole}name = {a}) as r",
+        "are_as_many": f"select count(*) >= {a} from (select from {table} where {home}true limit {a}) as r",
+        "make": f"insert into {table} ({columns}) select {values} from jsonb_populate_record(null::{table}, {a})",
+        "change": f"update {table} as t set ({changing}, version, updated_at) = ({changed})"
+        f" where {home}name = {a} and version = {b} returning true",
+        "remove": f"delete from {table} where {home}name = {a} and version = {b} returning true",
+    }

@@ -1,0 +1,76 @@
+"""Service: the process `tallygate control`: the API on its listener, and the publisher beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from gateway.background import Background
+from gateway.clock import Clock
+from gateway.config.configuration import GatewayConfig
+from gateway.control.api import Api
+from gateway.control.database import CONTROL, PUBLISHER, QUERIES
+from gateway.control.principal import Authentication, bootstrap_token
+from gateway.control.publisher import Publisher
+from gateway.downstream.listener import parse_bind
+from gateway.metrics import Metrics
+from gateway.postgres import Database
+from gateway.stores.address import postgres_url, redis_url
+from gateway.stores.redis import Redis
+from gateway.stores.store import StoreUnavailable
+
+
+async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> None:
+    """Serves and publishes until `stop` is set.
+
+    Raises StoreUnavailable if a store has no address yet, or for an address or a token that cannot be had.
+    """
+    options, clock = config.control, Clock()
+    token = bootstrap_token(options.token_file, os.environ)
+    url = postgres_url(config.stores)
+    redis = Redis(redis_url(config.stores), connections=2)
+    background = Background()
+    try:
+        async with (
+            Database(
+                url, CONTROL, QUERIES, connections=options.connections, statement_timeout=options.deadline
+            ) as database,
+            Database(url, PUBLISHER, QUERIES, connections=3, statement_timeout=60.0) as directory,
+        ):
+            api = Api(
+                database,
+                Authentication(directory, clock, token),
+                clock=clock,
+                metrics=metrics,
+                deadline=options.deadline,
+                at_once=options.most_requests,
+            )
+            publisher = Publisher(directory, redis, metrics=metrics, clock=clock, batch=options.batch)
+            async with listening(api.application, options.bind):
+                publishing = background.start(publisher.run(stop), "publisher")
+                await asyncio.wait({publishing})
+    finally:
+        await background.stop()
+        await redis.close()
+
+
+@asynccontextmanager
+async def listening(application: web.Application, bind: str) -> AsyncIterator[tuple[str, int]]:
+    """Serves an application at this address; what is under way at the end has a second. Raises StoreUnavailable."""
+    runner = web.AppRunner(
+        application, access_log=None, shutdown_timeout=1.0, lingering_time=0.5, keepalive_timeout=30.0
+    )
+    await runner.setup()
+    try:
+        host, port = parse_bind(bind)
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise StoreUnavailable(f"the control plane cannot listen on {bind}: {error.strerror}") from error
+        yield runner.addresses[0][:2]
+    finally:
+        await runner.cleanup()
