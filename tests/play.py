@@ -16,7 +16,7 @@ from gateway.consumers import ConsumerOptions, Consumers, KeyOptions
 from gateway.exchange import Exchange, Outcome, Request, Response
 from gateway.fetch import Fetch
 from gateway.headers import Headers
-from gateway.keys import digest, new_key
+from gateway.keys import digest
 from gateway.metering.event import UsageEvent
 from gateway.metering.journal import JournalOptions
 from gateway.metering.segment import FINAL, SegmentReader, decode_payload
@@ -27,8 +27,9 @@ from gateway.services import Services
 from gateway.stores.redis import Redis
 from gateway.workers import Workers
 
-KEY = new_key("test")
-OTHER_KEY = new_key("test")
+# The same in every process that collects tests: they occur in the names of some.
+KEY = "tg_test_1IPp20Q8kUP3rlLPHwiG4jOn1Taeo0D129S0i4"
+OTHER_KEY = "tg_test_SWKd6IdxORONiO3ykBS9WI5Q3livmwrw2nrHQA"
 NOWHERE = "redis://127.0.0.1:1"
 
 
