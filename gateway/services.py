@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.background import Background
 from gateway.clock import Clock
 from gateway.consumers import Consumers
+from gateway.directory.directory import Directory
 from gateway.exchange import Request, Response
 from gateway.log import LineSink
 from gateway.metering.journal import Journal
@@ -18,7 +19,8 @@ from gateway.stores.redis import Redis
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`redis` is for what a request waits for: its calls have little time (`stores.deadline`).
+    """`consumers` are the configuration's own, `directory` knows those of the control plane as well.
+    `redis` is for what a request waits for: its calls have little time (`stores.deadline`).
     `forward(request, upstream)` makes an upstream call outside the chain; `access_log` takes one dict per line;
     `spans(options)` is the way of this process's spans to that collector, the same one for all that ask alike.
     """
@@ -27,6 +29,7 @@ class Services:
     metrics: Metrics
     background: Background
     consumers: Consumers
+    directory: Directory
     journal: Journal
     redis: Redis
     access_log: LineSink

@@ -13,6 +13,8 @@ from gateway.background import Background
 from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.consumers import ConsumerOptions, Consumers, KeyOptions
+from gateway.directory.directory import Directory
+from gateway.directory.published import Published
 from gateway.exchange import Exchange, Outcome, Request, Response
 from gateway.headers import Headers
 from gateway.keys import digest, new_key
@@ -63,7 +65,9 @@ class Played:
 class Stage:
     """Where plugins are played: services of their own, and a journal in a directory of the test's."""
 
-    def __init__(self, directory: Path, redis: str = NOWHERE, **journal: Any) -> None:
+    def __init__(
+        self, directory: Path, redis: str = NOWHERE, *, published: Published | None = None, **journal: Any
+    ) -> None:
         self.directory = directory
         self.metrics = Metrics(None)
         self.clock = Clock()
@@ -74,11 +78,13 @@ class Stage:
         self.usage = Usage(UsageOptions(journal=options), redis=self._redis, clock=self.clock, metrics=self.metrics)
         keys = [KeyOptions(id="k1", sha256=digest(KEY).hex()), KeyOptions(id="k2", sha256=digest(OTHER_KEY).hex())]
         consumer = ConsumerOptions(name="bob", organization="acme", subscription="s1", keys=keys)
+        consumers = Consumers([consumer])
         self.services = Services(
             clock=self.clock,
             metrics=self.metrics,
             background=Background(),
-            consumers=Consumers([consumer]),
+            consumers=consumers,
+            directory=Directory(consumers, published),
             journal=self.usage.journal,
             redis=self._redis,
             access_log=self.access_log,  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
 from gateway.admin import AdminOptions
 from gateway.config.certificates import check_certificates
@@ -22,6 +22,7 @@ from gateway.config.source import ConfigError, Source, Steps, descend, error_lin
 from gateway.config.watch import ReloadOptions
 from gateway.config.wording import Finding, did_you_mean, findings
 from gateway.consumers import ConsumerOptions
+from gateway.directory.options import DirectoryOptions
 from gateway.downstream.listener import ListenerOptions
 from gateway.metering.usage import UsageOptions
 from gateway.networks import Network
@@ -38,6 +39,11 @@ else:  # by name, as plugins are: the edge reads the whole file but must not dep
     BillingOptions = importlib.import_module("gateway.billing.options").BillingOptions
 
 O = TypeVar("O", bound=Options)  # noqa: E741  # the usual letter for options here
+
+
+def _on(value: Any) -> Any:
+    """A section that is there is meant, also when nothing stands in it."""
+    return {} if value is None else value
 
 
 class GatewayConfig(Options):
@@ -67,6 +73,8 @@ class GatewayConfig(Options):
     """How usage is recorded and sent to billing."""
     billing: BillingOptions = BillingOptions()
     """How usage becomes rows and money."""
+    directory: Annotated[DirectoryOptions | None, BeforeValidator(_on)] = None
+    """Callers that a control plane publishes; the section switches it on."""
     consumers: list[ConsumerOptions] = []
     """Fixed consumers with hashed keys, for running without a control plane."""
 

@@ -51,7 +51,8 @@ class LookUps:
         """A trip that takes longer than `deadline` (seconds) shows that the store is slow."""
         self._redis = redis
         self._background = background
-        self._deadline = deadline
+        self.deadline = deadline
+        """Seconds that a request waits for a look-up."""
         self._waiting: deque[LookUp] = deque()
         self._count = 0
         self._trips = 0
@@ -67,16 +68,17 @@ class LookUps:
             ("reason",),
         )
 
-    def begin(self, look_up: LookUp) -> None:
-        """Raises StoreDown if there are too many."""
+    def begin(self, look_up: LookUp) -> bool:
+        """Send it on its way; False if there are too many."""
         if self._count >= MOST:
             self._unknown.labels("too_many").inc()
-            raise cannot_tell()
+            return False
         self._count += 1
         self._waiting.append(look_up)
         if not self._departing:
             self._departing = True
             get_running_loop().call_soon(self._depart)
+        return True
 
     def _depart(self) -> None:
         self._departing = False
@@ -111,7 +113,7 @@ class LookUps:
         replies = await self._redis.run_each(LOOK_UP, calls, deadline=TRIP_SECONDS)
         seconds = clock.time() - began
         self._seconds.observe(seconds)
-        self.slow = seconds > self._deadline
+        self.slow = seconds > self.deadline
         landing: list[tuple[LookUp, Found | None]] = []
         for within, (whole, _, _, values) in zip(hashes.values(), replies, strict=True):
             for look_up, value in zip(within, values, strict=True):

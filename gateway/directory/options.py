@@ -13,7 +13,7 @@ class DirectoryOptions(Options):
     """
 
     cache: int = Field(default=100_000, ge=1)
-    """Keys that each edge process remembers; the one that was not used for the longest makes room. About 1.5 KiB each."""
+    """Keys that each edge process remembers; the one that was not used for the longest makes room."""
     absent: int = Field(default=10_000, ge=1)
     """Keys that each edge process remembers not to exist."""
     absent_ttl: Duration = Field(default=5.0, gt=0)

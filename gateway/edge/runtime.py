@@ -19,6 +19,8 @@ from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
 from gateway.config.plugin_loader import PluginSpec
 from gateway.consumers import Consumers
+from gateway.directory.directory import Directory
+from gateway.directory.published import Published
 from gateway.downstream.delivery import Delivery
 from gateway.downstream.listener import ListenerOptions
 from gateway.downstream.traffic import Traffic
@@ -55,13 +57,25 @@ class BuildFailed(Exception):
 class Lasting:
     """What a process has for as long as it lives, whatever its configuration."""
 
-    def __init__(self, *, clock: Clock, metrics: Metrics, journal: Journal, redis: Redis, access_log: LineSink) -> None:
-        """`redis` is one whose deadline suits requests that wait for it."""
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        journal: Journal,
+        redis: Redis,
+        access_log: LineSink,
+        published: Published | None = None,
+    ) -> None:
+        """`redis` is one whose deadline suits requests that wait for it; `published` what a control plane publishes,
+        where there is one.
+        """
         self.clock = clock
         self.metrics = metrics
         self.journal = journal
         self.redis = redis
         self.access_log = access_log
+        self.published = published
         self.traffic = Traffic(metrics)
         self.fetch = Fetch()
         self.memory = ReplayMemory(metrics)
@@ -105,6 +119,7 @@ class Runtime:
             metrics=lasting.metrics,
             background=self._background,
             consumers=self.consumers,
+            directory=Directory(self.consumers, lasting.published),
             journal=lasting.journal,
             redis=lasting.redis,
             access_log=lasting.access_log,

@@ -109,6 +109,7 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "options",
         "authentication",
         "consumers",
+        "directory",
         "keys",
         "log",
     }
