@@ -130,10 +130,11 @@ class Changes:
     async def _follow(self) -> None:
         """One turn. Raises StoreUnavailable and _Gap."""
         asked_at = self._clock.monotonic()
+        block = TURN_SECONDS if self._freshness.live else 0.0  # after an outage, know at once
         state, entries = await self._redis.read_after(
             *(CHANGES, self._last, (STATE, ("generation", "complete", "sequence"))),
             count=AT_ONCE,
-            block_seconds=TURN_SECONDS,
+            block_seconds=block,
         )
         generation, complete, sequence = state
         if generation != self._generation:
@@ -148,7 +149,7 @@ class Changes:
             raise _Gap(f"changes {self._sequence + 1} to {int(sequence)} are gone")
         if self._sequence > int(sequence) and not entries:
             raise _Gap(f"the store went back from change {self._sequence} to {int(sequence)}")
-        self._freshness.confirm(asked_at)
+        self._freshness.confirm(asked_at if entries else asked_at + block)  # it has waited for so long, and none came
         self._hearing()
 
     def _hear(self, entry: Entry) -> None:

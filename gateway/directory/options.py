@@ -22,5 +22,5 @@ class DirectoryOptions(Options):
     """Organizations that each edge process remembers, for callers whose tokens name them."""
     revocations: int = Field(default=100_000, ge=1)
     """Revoked tokens that each edge process can hold. All are needed: with more of them tokens are answered 503."""
-    max_staleness: Duration = Field(default=600.0, ge=1)
+    max_staleness: Duration = Field(default=600.0, ge=5)
     """How long a known caller is served while the store cannot be asked whether that still holds."""

@@ -4,97 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
 from gateway import projection
-from gateway.clock import Clock
 from gateway.directory.caller import Caller
-from gateway.directory.options import DirectoryOptions
-from gateway.directory.published import CONNECTIONS, Published
-from gateway.keys import digest, new_key
-from gateway.metrics import Metrics
+from gateway.keys import digest
 from gateway.problem import StoreDown
 from gateway.projection import OrganizationRecord
 from gateway.stores.redis import Redis
+from tests.fixtures.published import KEY, NO_KEY, OTHER_KEY, process, publisher, until
 from tests.fixtures.publishing import Publisher, bucket_of, record
 from tests.fixtures.slow_store import slow_store
 from tests.fixtures.valkey import ValkeyServer, redis, valkey, valkey_process
 
-__all__ = ["redis", "valkey", "valkey_process"]
-
-KEY, OTHER_KEY, NO_KEY = new_key("test"), new_key("test"), new_key("test")
-
-
-class Process:
-    """What an edge process knows, and its numbers."""
-
-    def __init__(self, url: str, clock: Clock | None = None, **options: Any) -> None:
-        self.metrics = Metrics(None)
-        self.redis = Redis(url, connections=CONNECTIONS)
-        self.published = Published(
-            DirectoryOptions(**options), self.redis, deadline=0.1, clock=clock or Clock(), metrics=self.metrics
-        )
-
-    async def find(self, key: str) -> Caller | None:
-        found = self.published.keys.find(digest(key))
-        return await found if isinstance(found, Awaitable) else found
-
-    def remembered(self, key: str) -> Caller | None:
-        """The caller; fails where the store would be asked."""
-        found = self.published.keys.find(digest(key))
-        if isinstance(found, Awaitable):
-            found.close()  # type: ignore[attr-defined]
-            raise AssertionError("it is not in memory")
-        return found
-
-    async def knows(self, key: str, name: str | None) -> bool:
-        try:
-            found = await self.find(key)
-        except StoreDown:
-            return False
-        return (found.name if found is not None else None) == name
-
-    def trips(self) -> float:
-        return self.metrics.histogram(
-            "tallygate_directory_trip_seconds", "How long the store took to answer look-ups of callers."
-        ).count
-
-    def gauge(self, name: str) -> float:
-        return self.metrics._families[name][1].labels().value
-
-
-@asynccontextmanager
-async def process(url: str, **options: Any) -> AsyncIterator[Process]:
-    running = Process(url, **options)
-    await running.published.start()
-    try:
-        yield running
-    finally:
-        await running.published.stop()
-        await running.redis.close()
-
-
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> float:
-    """Wait until something is so; how many seconds it took."""
-    began = time.monotonic()
-    while not await condition():
-        assert time.monotonic() - began < seconds, "not in time"
-        await asyncio.sleep(0.01)
-    return time.monotonic() - began
-
-
-@pytest.fixture
-async def publisher(redis: Redis) -> Publisher:
-    """One that has published a key and its organization."""
-    publisher = Publisher(redis)
-    publisher.keys[KEY] = record(roles=("reader",), permissions=("books:read",), attributes={"team": "a"}, user="u1")
-    publisher.organizations["acme"] = OrganizationRecord(name="acme", plan="gold", roles={"reader": ("books:read",)})
-    await publisher.project()
-    return publisher
+__all__ = ["publisher", "redis", "valkey", "valkey_process"]
 
 
 async def test_a_caller_is_looked_up_once_and_then_known(valkey: ValkeyServer, publisher: Publisher) -> None:
@@ -162,7 +88,7 @@ async def test_a_store_that_is_emptied_makes_nobody_absent(valkey: ValkeyServer,
         valkey.flush()
         with pytest.raises(StoreDown):
             await edge.find(OTHER_KEY)
-        await until(lambda: unavailable(edge, NO_KEY))  # that it was absent is not said for long either
+        await until(lambda: edge.cannot_tell(NO_KEY))  # that it was absent is not said for long either
         assert edge.remembered(KEY) is known
 
 
@@ -315,11 +241,3 @@ async def test_organizations_with_their_roles(valkey: ValkeyServer, publisher: P
             return await organization() is None
 
         assert await until(disabled) < 1.0
-
-
-async def unavailable(edge: Process, key: str) -> bool:
-    try:
-        await edge.find(key)
-    except StoreDown:
-        return True
-    return False
