@@ -197,7 +197,9 @@ class Table(Generic[T]):
 
     async def _wait(self, digest: bytes) -> Answer[T]:
         """Each who waits has a future of its own: whoever leaves takes the answer from nobody else."""
-        flight = self._flights.get(digest) or self._begin(digest)
+        flight = self._flights.get(digest)
+        if flight is None or flight.changes != self._changes or flight.era is not self._freshness.era:
+            flight = self._begin(digest)  # what an earlier one brings may be older than what was heard since
         if flight is None:
             return None
         waiter: Future[Answer[T]] = get_running_loop().create_future()
