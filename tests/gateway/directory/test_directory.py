@@ -91,6 +91,7 @@ routes: [{name: r, upstream: u}]
 
 
 @pytest.mark.parametrize("section", ["directory:", "directory: {}", "directory: {cache: 5}"])
+@pytest.mark.usefixtures("here")
 def test_the_section_switches_it_on(section: str) -> None:
     assert loaded(ROUTE).directory is None
     assert loaded(ROUTE + section).directory is not None
