@@ -75,9 +75,8 @@ class KeyAuth(Authenticator[Config]):
     def _valid(self, consumer: Consumer | None, exchange: Exchange) -> Consumer:
         if consumer is None:
             raise self.refusal()
-        here = exchange.route, exchange.request.client
-        if isinstance(consumer, Caller) and consumer.restricted and not consumer.may_use(*here):
-            raise KeyRestricted
+        if isinstance(consumer, Caller) and consumer.restricted:
+            _check_use(consumer, exchange)
         return consumer
 
     def _in_fields(self, headers: Headers) -> bytes | None:
@@ -128,6 +127,12 @@ class KeyAuth(Authenticator[Config]):
         if not looks_valid(key) and self._fixed(found) is None:
             raise self.refusal()
         return found
+
+
+def _check_use(caller: Caller, exchange: Exchange) -> None:
+    """Raises KeyRestricted where this key may not be used."""
+    if not caller.may_use(exchange.route, exchange.request.client):
+        raise KeyRestricted
 
 
 def without_parameter(target: str, name: str) -> tuple[str, list[str]]:

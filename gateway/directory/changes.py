@@ -149,6 +149,8 @@ class Changes:
             raise _Gap(f"changes {self._sequence + 1} to {int(sequence)} are gone")
         if self._sequence > int(sequence) and not entries:
             raise _Gap(f"the store went back from change {self._sequence} to {int(sequence)}")
+        if self._revocations.has_room_again:
+            raise _Gap("not all revocations are held, and there is room again")
         self._freshness.confirm(asked_at if entries else asked_at + block)  # it has waited for so long, and none came
         self._hearing()
 

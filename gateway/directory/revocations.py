@@ -12,6 +12,9 @@ from gateway.directory.look_ups import cannot_tell
 from gateway.metrics import Metrics
 from gateway.projection import RevocationKind
 
+_ROOM: Final = 0.9
+"""Part of the most that are held, below which those are read again that found no room."""
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -52,6 +55,11 @@ class Revocations:
                 self._full = True
                 _log.error("more than %d revocations: raise directory.revocations", self._most)
         self._count.set(len(self._until))
+
+    @property
+    def has_room_again(self) -> bool:
+        """Whether some could not be held, and could be now: all of them have to be read again."""
+        return self._full and len(self._until) <= self._most * _ROOM
 
     def prune(self) -> None:
         """Forget those whose time is over: what they revoked is no longer valid anyway."""

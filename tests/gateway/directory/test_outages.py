@@ -31,7 +31,7 @@ class Hands(Clock):
 
 
 async def is_up(edge: Process) -> bool:
-    return edge.gauge("tallygate_directory_up") == 1
+    return edge.number("tallygate_directory_up") == 1
 
 
 async def is_fresh(edge: Process) -> bool:
@@ -39,11 +39,11 @@ async def is_fresh(edge: Process) -> bool:
 
 
 async def has_heard(edge: Process, change: int) -> bool:
-    return edge.gauge("tallygate_directory_sequence") == change
+    return edge.number("tallygate_directory_sequence") == change
 
 
 async def is_down(edge: Process) -> bool:
-    return edge.gauge("tallygate_directory_up") == 0
+    return edge.number("tallygate_directory_up") == 0
 
 
 @pytest.mark.parametrize("how", ["killed", "paused"])
@@ -102,7 +102,7 @@ async def test_what_was_revoked_during_an_outage_is_refused_within_a_second_of_i
         await way.open()
         assert await until(lambda: edge.knows(KEY, None)) < 1.0
         assert edge.remembered(OTHER_KEY) is other  # following went on where it was
-        assert edge.gauge("tallygate_directory_resyncs_total") == 1
+        assert edge.number("tallygate_directory_resyncs_total") == 1
 
 
 async def test_a_store_that_comes_back_with_everything_written_anew(valkey: ValkeyServer, publisher: Publisher) -> None:
@@ -115,7 +115,7 @@ async def test_a_store_that_comes_back_with_everything_written_anew(valkey: Valk
         publisher.keys[KEY] = record(revoked_at=1)
         await publisher.project()
         assert await until(lambda: edge.knows(KEY, None)) < 1.0
-        assert edge.gauge("tallygate_directory_resyncs_total") == 2
+        assert edge.number("tallygate_directory_resyncs_total") == 2
 
 
 # Gaps
@@ -135,8 +135,8 @@ async def test_a_gap_in_the_changes_puts_everything_in_doubt(
         change = projection.encode(Change(sequence=3, kind="organization", ids=("other",)))
         await redis.run(script, keys, [digest(KEY), revoked, change])  # change 2 was lost
         assert await until(lambda: edge.knows(KEY, None)) < 1.0
-        assert edge.gauge("tallygate_directory_resyncs_total") == 2
-        assert edge.gauge("tallygate_directory_sequence") == 3
+        assert edge.number("tallygate_directory_resyncs_total") == 2
+        assert edge.number("tallygate_directory_sequence") == 3
 
 
 async def test_who_is_behind_a_trimmed_stream_begins_anew(
@@ -150,7 +150,7 @@ async def test_who_is_behind_a_trimmed_stream_begins_anew(
         await redis.run("return redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', '0')", [projection.CHANGES])
         await way.open()
         assert await until(lambda: edge.knows(KEY, None)) < 2.0
-        assert edge.gauge("tallygate_directory_resyncs_total") == 2
+        assert edge.number("tallygate_directory_resyncs_total") == 2
 
 
 @pytest.mark.parametrize(
@@ -165,10 +165,10 @@ async def test_a_change_that_is_not_understood_puts_everything_in_doubt(
         await redis.run(script, [projection.STATE, projection.CHANGES], [payload])
 
         async def began_anew() -> bool:
-            return edge.gauge("tallygate_directory_resyncs_total") == 2
+            return edge.number("tallygate_directory_resyncs_total") == 2
 
         await until(began_anew)
-        assert edge.gauge("tallygate_directory_unreadable_total") == 1
+        assert edge.number("tallygate_directory_unreadable_total") == 1
         trips = edge.trips()
         assert await edge.knows(KEY, "reports")
         assert edge.trips() == trips + 1
@@ -200,7 +200,7 @@ async def test_a_slow_store_slows_nobody_who_is_known(valkey: ValkeyServer, publ
 
         async def in_doubt() -> bool:
             assert await edge.find(KEY) is known
-            return edge.gauge("tallygate_directory_resyncs_total") == 2
+            return edge.number("tallygate_directory_resyncs_total") == 2
 
         await until(in_doubt)
         began = time.monotonic()

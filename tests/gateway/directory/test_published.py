@@ -131,7 +131,7 @@ async def test_a_record_that_is_not_understood_makes_nobody_absent(
     async with process(valkey.url) as edge:
         with pytest.raises(StoreDown):
             await edge.find(KEY)
-        assert edge.gauge("tallygate_directory_unreadable_total") == 1
+        assert edge.number("tallygate_directory_unreadable_total") == 1
 
 
 async def test_a_name_that_cannot_stand_in_a_header_is_refused(valkey: ValkeyServer, publisher: Publisher) -> None:
@@ -154,8 +154,8 @@ async def test_a_revocation_is_acted_on_within_a_second_by_every_process(
         await publisher.put(KEY)
         assert await until(lambda: one.knows(KEY, None)) < 1.0
         assert await until(lambda: two.knows(KEY, None)) < 1.0
-        assert one.gauge("tallygate_directory_sequence") == 2
-        assert 0 <= one.gauge("tallygate_directory_lag_seconds") < 1.0
+        assert one.number("tallygate_directory_sequence") == 2
+        assert 0 <= one.number("tallygate_directory_lag_seconds") < 1.0
 
 
 async def test_a_change_that_overtakes_a_look_up_is_not_lost(valkey: ValkeyServer, publisher: Publisher) -> None:
