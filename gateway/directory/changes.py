@@ -181,7 +181,7 @@ class Changes:
                 for name in change.ids:
                     self._on_organization(name)
             case "revocation":
-                self._revocations.add(dict(zip(change.ids, change.expires_at, strict=False)))
+                self._revocations.add(dict(zip(change.ids, change.expires_at, strict=True)))
 
     def _hearing(self) -> None:
         if self._trouble:

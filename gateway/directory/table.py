@@ -131,7 +131,7 @@ class Table(Generic[T]):
         if held.era is not self._freshness.era or now >= held.era.until or (self._changed and self._has_changed(held)):
             return self._find_uncertain(digest, held, now)
         self._hit()
-        return held.value if held.ends is None or self._nanos() < held.ends else None
+        return self._valid(held)
 
     def drop(self, digest: bytes) -> None:
         """The record has changed."""
@@ -176,6 +176,10 @@ class Table(Generic[T]):
             self._begin(digest)
         return self._remembered(held)
 
+    def _valid(self, held: Held[T]) -> T | None:
+        """What it is worth now: nothing behind its end."""
+        return held.value if held.ends is None or self._nanos() < held.ends else None
+
     def _has_changed(self, held: Held[T]) -> bool:
         return self._changed.get(held.organization, 0) > held.changes
 
@@ -185,7 +189,7 @@ class Table(Generic[T]):
 
     def _remembered(self, held: Held[T]) -> T | None:
         self._stale()
-        return held.value if held.ends is None or self._nanos() < held.ends else None
+        return self._valid(held)
 
     # What the store is asked
 
@@ -245,4 +249,4 @@ class Table(Generic[T]):
         if keep:
             self._absent.drop(digest)
             self._held.put(digest, held)
-        return (held.value if held.ends is None or self._nanos() < held.ends else None,)
+        return (self._valid(held),)

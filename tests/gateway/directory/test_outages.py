@@ -8,26 +8,16 @@ import time
 import pytest
 
 from gateway import projection
-from gateway.clock import Clock
 from gateway.keys import digest
 from gateway.problem import StoreDown
 from gateway.projection import Change
 from gateway.stores.redis import Redis
-from tests.fixtures.published import KEY, NO_KEY, OTHER_KEY, Process, process, publisher, until
+from tests.fixtures.published import KEY, NO_KEY, OTHER_KEY, Hands, Process, process, publisher, until
 from tests.fixtures.publishing import Publisher, record
 from tests.fixtures.slow_store import slow_store
 from tests.fixtures.valkey import ValkeyServer, redis, valkey, valkey_process
 
 __all__ = ["publisher", "redis", "valkey", "valkey_process"]
-
-
-class Hands(Clock):
-    """A clock whose hands a test may turn."""
-
-    turned = 0.0
-
-    def monotonic(self) -> float:  # type: ignore[override]
-        return time.monotonic() + self.turned
 
 
 async def is_up(edge: Process) -> bool:
@@ -154,7 +144,13 @@ async def test_who_is_behind_a_trimmed_stream_begins_anew(
 
 
 @pytest.mark.parametrize(
-    "payload", [b"{", b'{"sequence":2,"kind":"key","ids":["xx"]}', b'{"v":9,"sequence":2,"kind":"key"}']
+    "payload",
+    [
+        b"{",
+        b'{"sequence":2,"kind":"key","ids":["xx"]}',
+        b'{"v":9,"sequence":2,"kind":"key"}',
+        b'{"sequence":2,"kind":"revocation","ids":["jti:a"]}',
+    ],
 )
 async def test_a_change_that_is_not_understood_puts_everything_in_doubt(
     valkey: ValkeyServer, publisher: Publisher, redis: Redis, payload: bytes

@@ -11,7 +11,7 @@ from gateway.directory.freshness import Freshness
 from gateway.directory.revocations import Revocations
 from gateway.metrics import Metrics
 from gateway.problem import StoreDown
-from tests.fixtures.published import process, publisher, until
+from tests.fixtures.published import Hands, process, publisher, until
 from tests.fixtures.publishing import Publisher
 from tests.fixtures.valkey import ValkeyServer, redis, valkey, valkey_process
 
@@ -19,15 +19,6 @@ __all__ = ["publisher", "redis", "valkey", "valkey_process"]
 
 NOW = int(time.time())
 LATER = NOW + 3600
-
-
-class Hands(Clock):
-    """A clock whose hands a test may turn."""
-
-    turned = 0
-
-    def nanos(self) -> int:  # type: ignore[override]
-        return time.time_ns() + self.turned * 10**9
 
 
 def revocations(most: int, clock: Clock) -> Revocations:
