@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import balancing, memory, nginx_comparison, soak, streams, tools
+from benchmarks import balancing, directory, memory, nginx_comparison, soak, streams, tools
 from benchmarks.machine import Cores, share_out
 from benchmarks.programs import ProgramFailed, Programs
 
@@ -64,6 +64,8 @@ def parse() -> argparse.Namespace:
     sizes.set_defaults(run=lambda programs, cores, _: memory.run(programs, cores))
     several = commands.add_parser("streams", help="what is added to events on their way; the memory of 2,000 streams")
     several.set_defaults(run=lambda programs, cores, _: streams.run(programs, cores))
+    callers = commands.add_parser("directory", help="1,000,000 published keys: first sights, and the edge's memory")
+    callers.set_defaults(run=lambda programs, cores, _: directory.run(programs, cores))
     balancers = commands.add_parser("balancing", help="one slow and one flapping target, simulated, by balancer")
     balancers.set_defaults(run=lambda programs, cores, _: balancing.run())
     return parser.parse_args()

@@ -51,11 +51,11 @@ def fetch(port: int, path: str) -> bytes:
         connection.close()
 
 
-def start_edge(programs: Programs, cores: Cores, origin: int, demo: int) -> Edge:
+def start_edge(programs: Programs, cores: Cores, origin: int, demo: int, sections: str = "") -> Edge:
     """Start stores, worker, supervisor and one edge process as `tallygate up` does, and pin the edge process.
 
     Everything but the edge process is kept off the proxy's core and off the origin's and the load's where there are
-    enough cores.
+    enough cores. `sections` are further ones of the configuration.
     """
     port, admin = free_ports(2)
     key = new_key("test")
@@ -72,6 +72,7 @@ def start_edge(programs: Programs, cores: Cores, origin: int, demo: int) -> Edge
                 "KEY_SHA256": digest(key).hex(),
             },
         )
+        + sections
     )
     system = programs.start("edge", [sys.executable, "-m", "gateway", "up", "--config", str(config)], cores.stores)
     programs.wait_for("the edge", lambda: _is_ready(admin), seconds=60)

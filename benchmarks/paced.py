@@ -8,13 +8,14 @@ program of its own (`python -m benchmarks.paced`) so that it can have a core to 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import select
 import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -81,8 +82,8 @@ def content_length(head: bytes) -> int:
     raise ConnectionError("answered without a content-length")
 
 
-def pace(connections: list[Connection], request: bytes, rate: float, seconds: float) -> list[float]:
-    """Send `rate` requests a second for `seconds`. Returns the latencies in seconds, without the first tenth's."""
+def pace(connections: list[Connection], requests: Iterator[bytes], rate: float, seconds: float) -> list[float]:
+    """Send `rate` of the requests a second for `seconds`. The latencies in seconds, without the first tenth's."""
     free = deque(connections)
     busy: set[Connection] = set()
     waiting: deque[float] = deque()  # when the requests were due that found no free connection
@@ -98,7 +99,7 @@ def pace(connections: list[Connection], request: bytes, rate: float, seconds: fl
         while waiting and free:
             connection = free.popleft()
             busy.add(connection)
-            connection.send(request, waiting.popleft())
+            connection.send(next(requests), waiting.popleft())
         pause = start + sent / rate - time.perf_counter() if sent < total else 1.0
         # select(2), not epoll: its timeout is in microseconds, epoll's in milliseconds.
         ready: list[Connection] = select.select(busy, [], [], max(0.0, pause))[0]
@@ -135,7 +136,7 @@ def main() -> int:
     try:
         connections = [Connection(arguments.port) for _ in range(min(arguments.connections, MOST_CONNECTIONS))]
         start = time.perf_counter()
-        latencies = pace(connections, request, arguments.rate, arguments.seconds)
+        latencies = pace(connections, itertools.repeat(request), arguments.rate, arguments.seconds)
         taken = time.perf_counter() - start
     except OSError as error:
         print(error, file=sys.stderr)

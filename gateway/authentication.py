@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, TypeAlias, TypeVar
 from pydantic import AfterValidator
 
 from gateway.consumers import Consumer
+from gateway.directory.claimed import Claimed
 from gateway.exchange import Exchange, Response
 from gateway.headers import Headers
 from gateway.plugin import AUTHENTICATION, Plugin, PluginConfig
@@ -62,13 +63,19 @@ class Authenticator(Plugin[C]):
 
     def on_request(self, exchange: Exchange) -> Response | Awaitable[Response | None] | None:
         found = self.authenticate(exchange)
+        if type(found) is Claimed:
+            found = self.services.directory.caller(found)
         if found is None or isinstance(found, Consumer):
             self._admit(exchange, found)
             return None
         return self._wait(exchange, found)
 
     async def _wait(self, exchange: Exchange, found: Awaitable[Consumer | None]) -> None:
-        self._admit(exchange, await found)
+        consumer = await found
+        if isinstance(consumer, Claimed):
+            known = self.services.directory.caller(consumer)
+            consumer = await known if isinstance(known, Awaitable) else known
+        self._admit(exchange, consumer)
 
     def _admit(self, exchange: Exchange, consumer: Consumer | None) -> None:
         if consumer is None:

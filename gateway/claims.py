@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from gateway.consumers import Consumer
+from gateway.directory.claimed import Claimed
 from gateway.options import Options
 
 Claims: TypeAlias = Mapping[str, Any]
@@ -85,13 +85,13 @@ class ClaimMapping:
         self._permissions = paths_of(options.permissions)
         self._attributes = {name: [steps_of(path)] for name, path in options.attributes.items()}
 
-    def consumer(self, claims: Claims) -> Consumer:
+    def consumer(self, claims: Claims) -> Claimed:
         """Who the claims describe. Raises ValueError for claims that cannot stand where they are to go."""
         subscription = text_at(claims, self._subscription)
         if not _SUBSCRIPTION.fullmatch(subscription):
             raise ValueError("a subscription that cannot be written down")
         attributes = {name: text_at(claims, paths, _FACTS) for name, paths in self._attributes.items()}
-        return Consumer(
+        return Claimed(
             text_at(claims, self._name),
             text_at(claims, self._organization),
             subscription,

@@ -22,6 +22,8 @@ PREFIX: Final = "tg_"
 _PREFIXES: Final = ("tg_live_", "tg_test_")
 _RANDOM: Final = 32  # characters
 _BODY: Final = 8 + _RANDOM
+LONGEST_KEY: Final = 256
+"""Characters of a key that is looked for; one that we have made is shorter."""
 _LENGTH: Final = _BODY + 6
 
 

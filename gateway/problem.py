@@ -89,6 +89,12 @@ class AddressRefused(Problem):
     status, slug = 403, "address-refused"
 
 
+class KeyRestricted(Problem):
+    """This key may not be used here."""
+
+    status, slug = 403, "key-restricted"
+
+
 class OriginRefused(Problem):
     """Pages of this origin may not call here from a browser."""
 

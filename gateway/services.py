@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from gateway.background import Background
 from gateway.clock import Clock
 from gateway.consumers import Consumers
+from gateway.directory.directory import Directory
 from gateway.exchange import Request, Response
 from gateway.fetch import Fetch
 from gateway.log import LineSink
@@ -23,16 +24,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`redis` is for what a request waits for: its calls have little time (`stores.deadline`). `fetch` asks other
-    servers, and is for what requests seldom wait for. `forward(request, upstream)` makes an upstream call outside the
-    chain; `access_log` takes one dict per line; `spans(options)` is the way of this process's spans to that collector,
-    the same one for all that ask alike.
+    """`consumers` are the configuration's own, `directory` knows those of the control plane as well.
+    `redis` is for what a request waits for: its calls have little time (`stores.deadline`).
+    `fetch` asks other servers, and is for what requests seldom wait for.
+    `forward(request, upstream)` makes an upstream call outside the chain; `access_log` takes one dict per line;
+    `spans(options)` is the way of this process's spans to that collector, the same one for all that ask alike.
     """
 
     clock: Clock
     metrics: Metrics
     background: Background
     consumers: Consumers
+    directory: Directory
     journal: Journal
     redis: Redis
     workers: Workers

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from pydantic import Field, model_validator
 
-from gateway.authentication import Authenticator, Realm
+from gateway.authentication import Authenticator, Found, Realm
 from gateway.consumers import Consumer
+from gateway.directory.caller import Caller
 from gateway.exchange import Exchange, Request
 from gateway.header_options import FieldName
 from gateway.headers import Headers
-from gateway.keys import PREFIX, digest, looks_valid
+from gateway.keys import LONGEST_KEY, PREFIX, digest, looks_valid
 from gateway.path import without_parameter
 from gateway.plugin import PluginConfig
+from gateway.problem import KeyRestricted
 from gateway.services import Services
 
 
@@ -39,7 +41,10 @@ class Config(PluginConfig):
 
 
 class KeyAuth(Authenticator[Config]):
-    """Refuses with 401 and never says why: no key, a malformed one and an unknown one look alike."""
+    """Refuses with 401 and never says why: no key, a malformed one and one that is not valid look alike.
+
+    A key of the control plane's may be restricted to routes and networks: elsewhere it is refused with 403.
+    """
 
     @classmethod
     def preview(cls, config: Config, exchange: Exchange) -> None:
@@ -54,10 +59,11 @@ class KeyAuth(Authenticator[Config]):
         self._bearer = config.bearer
         self._forward = config.forward
         self._find = self._in_fields  # bound once: `Headers.once` knows it again
-        self._by_digest = services.consumers.by_key_digest
+        self._fixed = services.consumers.by_key_digest
+        self._by_digest = services.directory.by_key_digest
         self.challenge = f'{"Bearer" if config.bearer else "ApiKey"} realm="{config.realm}"'
 
-    def authenticate(self, exchange: Exchange) -> Consumer | None:
+    def authenticate(self, exchange: Exchange) -> Found:
         request = exchange.request
         found = request.headers.once(self._find)
         if self._query is not None and "?" in request.target:
@@ -65,8 +71,18 @@ class KeyAuth(Authenticator[Config]):
         if found is None:
             return None
         consumer = self._by_digest(found)
+        if consumer is None or isinstance(consumer, Consumer):
+            return self._valid(consumer, exchange)
+        return self._wait_for(consumer, exchange)
+
+    async def _wait_for(self, consumer: Awaitable[Consumer | None], exchange: Exchange) -> Consumer:
+        return self._valid(await consumer, exchange)
+
+    def _valid(self, consumer: Consumer | None, exchange: Exchange) -> Consumer:
         if consumer is None:
             raise self.refusal()
+        if isinstance(consumer, Caller) and consumer.restricted:
+            _check_use(consumer, exchange)
         return consumer
 
     def _in_fields(self, headers: Headers) -> bytes | None:
@@ -104,10 +120,22 @@ class KeyAuth(Authenticator[Config]):
         return found
 
     def _only(self, keys: list[str]) -> bytes | None:
-        """The digest of a single key, None if there is none. Refuses several, and what cannot be a key."""
+        """The digest of a single key, None if there is none. Refuses several, and what cannot be one.
+
+        Fixed consumers may have keys that we have not made; with all others the checksum is right, or nobody is asked.
+        """
         if not keys:
             return None
         key = keys[0]
-        if not looks_valid(key) or any(other != key for other in keys[1:]):
+        if len(key) > LONGEST_KEY or any(other != key for other in keys[1:]):
             raise self.refusal()
-        return digest(key)
+        found = digest(key)
+        if not looks_valid(key) and self._fixed(found) is None:
+            raise self.refusal()
+        return found
+
+
+def _check_use(caller: Caller, exchange: Exchange) -> None:
+    """Raises KeyRestricted where this key may not be used."""
+    if not caller.may_use(exchange.route, exchange.request.client):
+        raise KeyRestricted

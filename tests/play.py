@@ -13,6 +13,8 @@ from gateway.background import Background
 from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.consumers import ConsumerOptions, Consumers, KeyOptions
+from gateway.directory.directory import Directory
+from gateway.directory.published import Published
 from gateway.exchange import Exchange, Outcome, Request, Response
 from gateway.fetch import Fetch
 from gateway.headers import Headers
@@ -67,7 +69,13 @@ class Stage:
     """Where plugins are played: services of their own, and a journal in a directory of the test's."""
 
     def __init__(
-        self, directory: Path, redis: str = NOWHERE, *, consumers: Sequence[ConsumerOptions] = (), **journal: Any
+        self,
+        directory: Path,
+        redis: str = NOWHERE,
+        *,
+        consumers: Sequence[ConsumerOptions] = (),
+        published: Published | None = None,
+        **journal: Any,
     ) -> None:
         """`consumers` are there besides bob of acme, who has two keys."""
         self.directory = directory
@@ -81,11 +89,13 @@ class Stage:
         self.usage = Usage(UsageOptions(journal=options), redis=self._redis, clock=self.clock, metrics=self.metrics)
         keys = [KeyOptions(id="k1", sha256=digest(KEY).hex()), KeyOptions(id="k2", sha256=digest(OTHER_KEY).hex())]
         consumer = ConsumerOptions(name="bob", organization="acme", subscription="s1", keys=keys)
+        known = Consumers([consumer, *consumers])
         self.services = Services(
             clock=self.clock,
             metrics=self.metrics,
             background=Background(),
-            consumers=Consumers([consumer, *consumers]),
+            consumers=known,
+            directory=Directory(known, published),
             journal=self.usage.journal,
             redis=self._redis,
             workers=self.workers,

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
 from gateway.admin.options import AdminOptions
 from gateway.config.certificates import check_certificates
@@ -22,6 +22,7 @@ from gateway.config.source import ConfigError, Source, Steps, descend, error_lin
 from gateway.config.watch import ReloadOptions
 from gateway.config.wording import Finding, did_you_mean, findings
 from gateway.consumers import ConsumerOptions, Name
+from gateway.directory.options import DirectoryOptions
 from gateway.downstream.listener import ListenerOptions
 from gateway.downstream.shedding import SheddingOptions
 from gateway.metering.usage import UsageOptions
@@ -43,6 +44,11 @@ else:  # by name, as plugins are: the edge reads the whole file but must not dep
     ControlOptions = importlib.import_module("gateway.control.options").ControlOptions
 
 O = TypeVar("O", bound=Options)  # noqa: E741  # the usual letter for options here
+
+
+def _on(value: Any) -> Any:
+    """A section that is there is meant, also when nothing stands in it."""
+    return {} if value is None else value
 
 
 class GatewayConfig(Options):
@@ -78,6 +84,8 @@ class GatewayConfig(Options):
     """Where organizations, users, roles and keys are kept."""
     roles: dict[Name, list[PermissionText]] = {}
     """Permissions by the name of the role that has them: `reader: ["books:read"]`."""
+    directory: Annotated[DirectoryOptions | None, BeforeValidator(_on)] = None
+    """Callers that a control plane publishes; the section switches it on."""
     consumers: list[ConsumerOptions] = []
     """Who may call, and which organization pays for it."""
 

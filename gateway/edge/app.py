@@ -15,6 +15,7 @@ from gateway.background import Background
 from gateway.clock import Clock
 from gateway.config.configuration import ConfigError, GatewayConfig, compose
 from gateway.config.snapshot import read_snapshot
+from gateway.directory.published import CONNECTIONS, Published
 from gateway.edge.control_pipe import (
     Abort,
     Commit,
@@ -30,7 +31,8 @@ from gateway.edge.control_pipe import (
     Reported,
 )
 from gateway.edge.edge import Edge
-from gateway.edge.runtime import BuildFailed, Lasting
+from gateway.edge.lasting import Lasting
+from gateway.edge.runtime import BuildFailed
 from gateway.log import LineSink
 from gateway.metering.directory import JournalUnusable
 from gateway.metering.usage import Usage
@@ -135,17 +137,28 @@ class Start(NamedTuple):
 
 
 async def serve(
-    start: Start, usage: Usage, access_log: LineSink, pipe: ControlPipe, *, redis: Redis, metrics: Metrics
+    start: Start,
+    usage: Usage,
+    access_log: LineSink,
+    pipe: ControlPipe,
+    *,
+    redis: Redis,
+    published: Published | None,
+    metrics: Metrics,
 ) -> None:
     """Serve until the supervisor says drain, or is gone; then finish what is in flight and hand over the journal."""
     clock, vitals = Clock(), Background()
     watch(vitals, metrics)
     await usage.start()
+    if published is not None:
+        await published.start()
     # What was made so far lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT)
-    lasting = Lasting(clock=clock, metrics=metrics, journal=usage.journal, redis=redis, access_log=access_log)
+    lasting = Lasting(
+        clock=clock, metrics=metrics, journal=usage.journal, redis=redis, access_log=access_log, published=published
+    )
     edge = Edge(lasting)
     await edge.prepare(start.generation, start.config, start.fingerprint, start.sockets)
     await edge.commit(start.generation)
@@ -155,6 +168,8 @@ async def serve(
     give_up_at = get_running_loop().time() + deadline
     await edge.stop(deadline)
     await lasting.close()
+    if published is not None:
+        await published.stop()
     await usage.stop(max(_FLUSH_SECONDS, give_up_at - get_running_loop().time()))
     await vitals.stop()
 
@@ -164,18 +179,25 @@ async def run(start: Start, *, metrics_path: Path | None, log_to: int) -> int:
     metrics = Metrics(metrics_path)
     dropped = metrics.counter("tallygate_access_log_dropped_total", "Access log lines that nobody took.")
     pipe = ControlPipe(start.control)
-    stores = start.config.stores
+    config, clock = start.config, Clock()
+    stores = config.stores
     redis = Redis(redis_url(stores))
     redis_of_requests = Redis(redis_url(stores), deadline=stores.deadline)
+    redis_of_directory = Redis(redis_url(stores), connections=CONNECTIONS)
     access_log = LineSink(log_to, dropped=dropped.inc)
     try:
-        usage = Usage(start.config.usage, redis=redis, clock=Clock(), metrics=metrics)
-        await serve(start, usage, access_log, pipe, redis=redis_of_requests, metrics=metrics)
+        usage = Usage(config.usage, redis=redis, clock=clock, metrics=metrics)
+        published = None
+        if config.directory is not None:
+            deadline = stores.deadline
+            published = Published(config.directory, redis_of_directory, deadline=deadline, clock=clock, metrics=metrics)
+        await serve(start, usage, access_log, pipe, redis=redis_of_requests, published=published, metrics=metrics)
     except (JournalUnusable, BuildFailed) as error:
         pipe.say(Failed(str(error)))
         return 1
     finally:
         access_log.close()
+        await redis_of_directory.close()
         await redis_of_requests.close()
         await redis.close()
         pipe.close()

@@ -21,7 +21,8 @@ from gateway.downstream.delivery import Delivery
 from gateway.downstream.https_redirect import HttpsRedirect
 from gateway.downstream.listener import Listener, ListenerOptions
 from gateway.downstream.serving import Client, Serving
-from gateway.edge.runtime import Lasting, Runtime
+from gateway.edge.lasting import Lasting
+from gateway.edge.runtime import Runtime
 from gateway.edge.target_gauges import TargetGauges
 from gateway.exchange import Exchange
 from gateway.upstream.report import UpstreamReport, report_of

@@ -16,33 +16,27 @@ from typing import Final, NamedTuple
 
 from gateway.background import Background
 from gateway.chain import Chain
-from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
 from gateway.config.plugin_loader import PluginSpec
 from gateway.consumers import Consumers
+from gateway.directory.directory import Directory
 from gateway.downstream.delivery import Delivery
 from gateway.downstream.listener import ListenerOptions
 from gateway.downstream.shedding import Shedding
-from gateway.downstream.traffic import Traffic
 from gateway.edge.destinations import Destinations
+from gateway.edge.lasting import Lasting
 from gateway.exchange import Request, Response
-from gateway.fetch import Fetch
 from gateway.forwarding import Forwarding
-from gateway.log import LineSink, redact
-from gateway.metering.journal import Journal
+from gateway.log import redact
 from gateway.metrics import Metrics
 from gateway.plugin import AnyPlugin
 from gateway.route import UNMATCHED, Route, Unmatched
 from gateway.router import Router
 from gateway.services import Services
 from gateway.spans import SpanSinks
-from gateway.stores.redis import Redis
 from gateway.tls.server import ServerTls
 from gateway.upstream.call import response_of
-from gateway.upstream.replay import ReplayMemory
-from gateway.upstream.target import TargetStates
 from gateway.upstream.upstream import Upstream
-from gateway.workers import Workers
 
 STOP_SECONDS: Final = 5.0
 """What a plugin may take to stop."""
@@ -54,28 +48,6 @@ log: Final = logging.getLogger(__name__)
 
 class BuildFailed(Exception):
     """A runtime cannot be built; the text says what stands in the way."""
-
-
-class Lasting:
-    """What a process has for as long as it lives, whatever its configuration."""
-
-    def __init__(self, *, clock: Clock, metrics: Metrics, journal: Journal, redis: Redis, access_log: LineSink) -> None:
-        """`redis` is one whose deadline suits requests that wait for it."""
-        self.clock = clock
-        self.metrics = metrics
-        self.journal = journal
-        self.redis = redis
-        self.access_log = access_log
-        self.traffic = Traffic(metrics)
-        self.fetch = Fetch()
-        self.workers = Workers(metrics)
-        self.memory = ReplayMemory(metrics)
-        self.states = TargetStates()
-
-    async def close(self) -> None:
-        """Closes what is its own: the rest was handed in."""
-        await self.fetch.close()
-        self.workers.close()
 
 
 class _Placed(NamedTuple):
@@ -115,6 +87,7 @@ class Runtime:
             metrics=lasting.metrics,
             background=self._background,
             consumers=self.consumers,
+            directory=Directory(self.consumers, lasting.published),
             journal=lasting.journal,
             redis=lasting.redis,
             workers=lasting.workers,

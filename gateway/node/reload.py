@@ -25,7 +25,7 @@ from gateway.node.edge_process import EdgeProcess
 from gateway.node.generation import Generation
 from gateway.node.sockets import CannotListen
 
-FIXED: Final = ("processes", "admin", "stores", "usage", "billing", "control")
+FIXED: Final = ("processes", "admin", "stores", "usage", "billing", "control", "directory")
 """What a running node has been built around: sockets, journals, other processes."""
 _MOST_LOGGED: Final = 20
 

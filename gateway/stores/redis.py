@@ -110,6 +110,28 @@ class Redis:
             reply = await self._call(command, deadline)
         return [entry for stream, items in reply or () for entry in _entries(stream.decode(), items)]
 
+    async def read_after(
+        self,
+        stream: str,
+        identifier: str,
+        state: tuple[str, Sequence[str]],
+        *,
+        count: int,
+        block_seconds: float,
+    ) -> tuple[list[bytes | None], list[Entry]]:
+        """Up to `count` entries behind the one with this id, oldest first; waits up to `block_seconds` for the first.
+
+        In the same round trip, before the entries, come some fields of a hash: `state` is its key and their names. So
+        what the hash says of the stream cannot be newer than the entries. Takes a connection for as long as it waits.
+        """
+        key, fields = state
+        commands: list[Command] = [
+            ("HMGET", key, *fields),
+            ("XREAD", "COUNT", count, "BLOCK", max(1, int(block_seconds * 1000)), "STREAMS", stream, identifier),
+        ]
+        values, reply = await self._calls(commands, self._deadline + block_seconds)
+        return list(values), [entry for _, items in reply or () for entry in _entries(stream, items)]
+
     async def claim_stale(
         self, stream: str, group: str, consumer: str, *, idle_seconds: float, count: int
     ) -> list[Entry]:
@@ -171,9 +193,13 @@ class Redis:
         """
         return await self._call(("EVAL", script, len(keys), *keys, *arguments), deadline)
 
-    async def run_each(self, script: str, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
-        """What a script returns for each key with its arguments, in one round trip."""
-        return await self._calls([("EVAL", script, 1, key, *arguments) for key, arguments in calls])
+    async def run_each(
+        self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]], *, deadline: float | None = None
+    ) -> list[Any]:
+        """What a script returns for each of several (keys, arguments), in one round trip."""
+        return await self._calls(
+            [("EVAL", script, len(keys), *keys, *arguments) for keys, arguments in calls], deadline
+        )
 
     # One round trip
 

@@ -85,7 +85,7 @@ class Claims:
 
     async def prolong(self, claims: Iterable[Claim]) -> None:
         """Keep claims for another while."""
-        await self._redis.run_each(_PROLONG, [(claim.name, (claim.token, self._lock)) for claim in claims])
+        await self._redis.run_each(_PROLONG, [((claim.name,), (claim.token, self._lock)) for claim in claims])
 
     async def release(self, claim: Claim) -> None:
         """Give a claim back: whoever asks next serves the request."""

@@ -16,13 +16,9 @@ from gateway.services import Services
 from plugins.jwt_auth.compact import InvalidToken, looks_like_token
 from plugins.jwt_auth.issuer_keys import IssuerKeys
 from plugins.jwt_auth.options import Config
-from plugins.jwt_auth.verifier import IsRevoked, Presented, Verifier
+from plugins.jwt_auth.verifier import Presented, Verifier
 
 __all__ = ["Config", "JwtAuth"]
-
-
-def _nothing_is_revoked(_kind: str, _text: str) -> bool:
-    return False
 
 
 class JwtAuth(Authenticator[Config]):
@@ -34,7 +30,7 @@ class JwtAuth(Authenticator[Config]):
     them. The paths of claims make tokens of Supabase, Auth0, Keycloak and Entra work; each has an example.
     """
 
-    def __init__(self, config: Config, services: Services, is_revoked: IsRevoked = _nothing_is_revoked) -> None:
+    def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._header = config.header.lower() if config.header is not None else None
         self._cookie = config.cookie
@@ -43,8 +39,8 @@ class JwtAuth(Authenticator[Config]):
         self._find = self._in_fields  # bound once: `Headers.once` knows it again
         self.challenge = f'Bearer realm="{config.realm}"'
         self._invalid = f'{self.challenge}, error="invalid_token"'
-        key = ("jwt_auth", config.model_dump_json(), is_revoked)
-        self._verifier = services.joint(key, lambda: Verifier(config, services, self._issuer_keys(), is_revoked))
+        key = ("jwt_auth", config.model_dump_json())
+        self._verifier = services.joint(key, lambda: Verifier(config, services, self._issuer_keys()))
         self._consumer = self._verifier.consumer
 
     def _issuer_keys(self) -> IssuerKeys | None:

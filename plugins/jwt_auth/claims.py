@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.claims import LONGEST_TEXT, Claims, claim_at, is_for, moment_of, paths_of, steps_of, text_at
 from gateway.claims import ClaimMapping as ConsumerMapping
 from gateway.consumers import Consumer
+from gateway.projection import RevocationKind
 from plugins.jwt_auth.compact import InvalidToken
 from plugins.jwt_auth.options import Config
 
@@ -17,7 +18,7 @@ class Caller(NamedTuple):
     """
 
     consumer: Consumer
-    revocable: tuple[tuple[str, str], ...]
+    revocable: tuple[tuple[RevocationKind, str], ...]
 
 
 class ClaimRules:
@@ -83,7 +84,7 @@ class ClaimMapping:
             consumer, session = self._mapping.consumer(claims), text_at(claims, self._session)
         except ValueError as error:
             raise InvalidToken(str(error)) from None
-        named = {"jti": claims.get("jti"), "session": session, "subject": claims.get("sub")}
+        named: dict[RevocationKind, Any] = {"jti": claims.get("jti"), "session": session, "subject": claims.get("sub")}
         return Caller(consumer, tuple((kind, text) for kind, text in named.items() if text))
 
 

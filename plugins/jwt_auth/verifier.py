@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from hashlib import sha256
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from gateway.consumers import Consumer
 from gateway.metrics import GaugePart
 from gateway.problem import StoreDown, retry_after
+from gateway.projection import RevocationKind
 from gateway.services import Services
 from plugins.jwt_auth.claims import Caller, ClaimMapping, ClaimRules
 from plugins.jwt_auth.compact import InvalidToken, Token, TokenReader
@@ -18,9 +19,6 @@ from plugins.jwt_auth.issuer_keys import IssuerKeys
 from plugins.jwt_auth.key import Key
 from plugins.jwt_auth.key_set import KeySet
 from plugins.jwt_auth.options import Config
-
-IsRevoked: TypeAlias = Callable[[str, str], bool]
-"""Whether an id of a kind (`jti`, `session`, `subject`) is revoked; asked on every request, so it is in memory."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -52,15 +50,13 @@ class _Verified:
 class Verifier:
     """What plugins with the same options have together: rules, keys, and what is remembered."""
 
-    def __init__(
-        self, config: Config, services: Services, issuer_keys: IssuerKeys | None, is_revoked: IsRevoked
-    ) -> None:
+    def __init__(self, config: Config, services: Services, issuer_keys: IssuerKeys | None) -> None:
         self._reader = TokenReader(config.algorithms, config.types, config.max_size)
         self._rules = ClaimRules(config)
         self._mapping = ClaimMapping(config)
         self._static = KeySet(config.static_keys())
         self.issuer_keys = issuer_keys
-        self._is_revoked = is_revoked
+        self._is_revoked = services.directory.is_revoked
         self._nanos = services.clock.nanos
         self._options = config.cache
         self._lifetime = int(config.cache.lifetime * 1e9)
@@ -125,7 +121,7 @@ class Verifier:
         self._invalid.inc()
         log.debug("a token was refused: %s", reason)
 
-    def _refuse_revoked(self, revocable: Iterable[tuple[str, str]]) -> None:
+    def _refuse_revoked(self, revocable: Iterable[tuple[RevocationKind, str]]) -> None:
         for kind, text in revocable:
             if self._is_revoked(kind, text):
                 raise InvalidToken("revoked")

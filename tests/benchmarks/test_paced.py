@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import repeat
 
 import pytest
 
@@ -31,7 +32,7 @@ async def load(pause: float, *, rate: float, seconds: float, connections: int) -
     def offer() -> list[float]:
         opened = [Connection(port) for _ in range(connections)]
         try:
-            return pace(opened, REQUEST, rate, seconds)
+            return pace(opened, repeat(REQUEST), rate, seconds)
         finally:
             for each in opened:
                 each.socket.close()

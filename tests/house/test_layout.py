@@ -109,6 +109,8 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "options",
         "authentication",
         "consumers",
+        "directory",
+        "projection",
         "keys",
         "log",
         "fetch",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.consumers import ConsumerOptions, Consumers, KeyOptions
+from gateway.directory.directory import Directory
 from gateway.exchange import Exchange, Request, Response
 from gateway.headers import Headers
 from gateway.keys import digest, new_key
@@ -116,7 +117,8 @@ def consumers(stage: Stage) -> dict[str, str]:
         )
         for name, key in keys.items()
     ]
-    stage.services = replace(stage.services, consumers=Consumers(options))
+    known = Consumers(options)
+    stage.services = replace(stage.services, consumers=known, directory=Directory(known, None))
     return keys
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from gateway.edge.edge import Edge
-from gateway.edge.runtime import BuildFailed, Lasting, Runtime
+from gateway.edge.lasting import Lasting
+from gateway.edge.runtime import BuildFailed, Runtime
 from tests.fixtures.configuration import loaded
 from tests.fixtures.conversation import eventually
 from tests.fixtures.lasting import lasting_in

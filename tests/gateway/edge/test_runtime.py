@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config.configuration import GatewayConfig
-from gateway.edge.runtime import BuildFailed, Lasting, Runtime
+from gateway.edge.lasting import Lasting
+from gateway.edge.runtime import BuildFailed, Runtime
 from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 from tests.fixtures.configuration import loaded

@@ -41,6 +41,20 @@ async def test_reading_waits_for_the_first_entry(redis: Redis) -> None:
     assert await redis.read_group("g", "c", ["s"], count=10, block_seconds=0.01) == []
 
 
+async def test_reading_on_waits_for_the_first_entry_and_says_what_a_hash_held_before(redis: Redis) -> None:
+    await redis.hash_write("h", {"a": 1})
+    assert await redis.read_after("s", "0-0", ("h", ["a", "b"]), count=2, block_seconds=0.01) == ([b"1", None], [])
+    reading = asyncio.create_task(redis.read_after("s", "0-0", ("h", ["a"]), count=2, block_seconds=5))
+    await asyncio.sleep(0.05)
+    await redis.hash_write("h", {"a": 2})
+    first, second, _third = await redis.append([("s", b"one"), ("s", b"two"), ("s", b"three")])
+    values, entries = await reading
+    assert values == [b"1"]
+    assert entries[0] == ("s", first, b"one")
+    values, entries = await redis.read_after("s", first, ("h", ["a"]), count=1, block_seconds=5)
+    assert (values, entries) == ([b"2"], [("s", second, b"two")])
+
+
 async def test_a_flushed_server_gets_its_group_back(redis: Redis, valkey: ValkeyServer) -> None:
     await redis.ensure_group("s", "g")
     valkey.flush()
@@ -69,7 +83,7 @@ async def test_a_script_is_one_step(redis: Redis) -> None:
     ]
     assert await redis.run("return false", []) is None
     add = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
-    assert await redis.run_each(add, [("a", (1,)), ("b", (2,)), ("a", (3,))]) == [1, 2, 4]
+    assert await redis.run_each(add, [(["a"], (1,)), (["b"], (2,)), (["a"], (3,))]) == [1, 2, 4]
     assert await redis.run_each(add, []) == []
     with pytest.raises(StoreUnavailable, match="no such"):
         await redis.run("return redis.error_reply('no such thing')", [])

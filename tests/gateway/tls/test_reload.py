@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.edge.edge import Edge
-from gateway.edge.runtime import BuildFailed, Lasting
+from gateway.edge.lasting import Lasting
+from gateway.edge.runtime import BuildFailed
 from gateway.tls import renewal
 from tests.fixtures.certificates import EXPIRED, Authority
 from tests.fixtures.configuration import loaded
