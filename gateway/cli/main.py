@@ -12,7 +12,6 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from socket import socket
 from typing import Any, Final, TypeVar
 
 from gateway import __version__, log
@@ -20,7 +19,7 @@ from gateway.billing import report, worker
 from gateway.billing.database import DatabaseUnavailable, Retry
 from gateway.billing.rebook import rebook
 from gateway.billing.reconcile import reconcile
-from gateway.cli import control, explain
+from gateway.cli import control, edge_process, explain
 from gateway.cli.admin_client import AdminUnreachable
 from gateway.cli.config import add_commands, takes_config
 from gateway.cli.control_client import ControlRefused
@@ -29,7 +28,6 @@ from gateway.cli.process import run_service, run_to_end, takes_place
 from gateway.clock import Clock
 from gateway.config import reference
 from gateway.config.configuration import ConfigError, load
-from gateway.edge import app
 from gateway.metering.directory import JournalUnusable
 from gateway.migration import MigrationRefused, migrate
 from gateway.node.processes import StartFailed, run_edge
@@ -104,14 +102,7 @@ def _add_services(commands: Any) -> None:
     takes_config(edge)
     edge.set_defaults(run=_edge)
 
-    process = commands.add_parser("edge-process", help="one process of the gateway; its supervisor starts it")
-    process.add_argument("--slot", required=True, help="its place among the edge processes")
-    process.add_argument("--generation", type=int, required=True, help="the number of its configuration")
-    process.add_argument("--control-fd", type=int, required=True, help="its end of the pipe to the supervisor")
-    process.add_argument("--snapshot-fd", type=int, required=True, help="its configuration, as the supervisor read it")
-    process.add_argument("--listen-fds", required=True, help="its listening sockets, in the order of `listeners`")
-    process.add_argument("--metrics", type=Path, help="the file it counts in; its supervisor shows what is there")
-    process.set_defaults(run=_edge_process)
+    edge_process.add_command(commands)
 
     work = commands.add_parser("worker", help="run a billing worker")
     takes_config(work)
@@ -188,19 +179,6 @@ def _edge(options: Namespace) -> int:
     finally:
         handler.close()
     return 0
-
-
-def _edge_process(options: Namespace) -> int:
-    config, fingerprint = app.composed(options.snapshot_fd)
-    handler = log.configure(process=f"edge-{options.slot}")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the supervisor hears them, and says what to do through the pipe
-    sockets = [socket(fileno=int(number)) for number in options.listen_fds.split(",")]
-    start = app.Start(options.generation, config, fingerprint, sockets, options.control_fd)
-    try:
-        return run_to_end(app.run(start, metrics_path=options.metrics, log_to=sys.stdout.fileno()))
-    finally:
-        handler.close()
 
 
 def _worker(options: Namespace) -> int:
