@@ -16,7 +16,7 @@ from typing import Final
 from gateway.body import Body
 from gateway.exchange import Request, Response
 from gateway.headers import Headers
-from gateway.http1.grammar import CHUNKED, HOP_BY_HOP, valid_host
+from gateway.http1.grammar import CHUNKED, HOP_BY_HOP, TOKEN, valid_host
 
 PSEUDONYM: Final = "tallygate"
 """How this gateway names itself in Via."""
@@ -39,8 +39,8 @@ _FORWARDED: Final = frozenset(
 )
 _PORT: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
 _PREFIX: Final = re.compile(r"/[!-~]*")
-_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PAIR: Final = rf'{_TOKEN}=(?:{_TOKEN}|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*")'
+_WORD: Final = TOKEN.decode("ascii")
+_PAIR: Final = rf'{_WORD}=(?:{_WORD}|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*")'
 _ELEMENT: Final = rf"{_PAIR}(?:;{_PAIR})*"
 _ELEMENTS: Final = re.compile(rf"{_ELEMENT}(?:[\t ]*,[\t ]*{_ELEMENT})*")
 """The value of Forwarded (RFC 7239 §4)."""
