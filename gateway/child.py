@@ -24,8 +24,11 @@ from gateway.background import Background
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 10.0
-SETTLED: Final = 30.0
-"""Seconds after which a child counts as healthy, so that its next death is answered quickly again."""
+SETTLED: Final = 1.0
+"""Seconds, the next pause at least, that a child must have been up to count as healthy: then its death is answered
+quickly again. So one that dies now and then is away for less time than it is there, and one that dies at once is left
+alone for longer and longer.
+"""
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -156,7 +159,7 @@ class Child:
             getting_ready.cancel()
             if self._stopping or (self.starts == 1 and not was_ready):
                 return
-            if loop.time() - self._born >= SETTLED:
+            if was_ready and loop.time() - self._born >= max(SETTLED, self._pause):
                 self._pause = FIRST_PAUSE
             _log.error("%s ended (%s); it is started again in %.1f s", self.name, describe(status), self._pause)
             end, getting_ready = await self._begin_again()

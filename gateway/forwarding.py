@@ -16,7 +16,7 @@ from typing import Final
 from gateway.body import Body
 from gateway.exchange import Request, Response
 from gateway.headers import Headers
-from gateway.http1.grammar import CHUNKED, HOP_BY_HOP, valid_host
+from gateway.http1.grammar import CHUNKED, HOP_BY_HOP, TOKEN, valid_host
 
 PSEUDONYM: Final = "tallygate"
 """How this gateway names itself in Via."""
@@ -39,6 +39,11 @@ _FORWARDED: Final = frozenset(
 )
 _PORT: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
 _PREFIX: Final = re.compile(r"/[!-~]*")
+_WORD: Final = TOKEN.decode("ascii")
+_PAIR: Final = rf'{_WORD}=(?:{_WORD}|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*")'
+_ELEMENT: Final = rf"{_PAIR}(?:;{_PAIR})*"
+_ELEMENTS: Final = re.compile(rf"{_ELEMENT}(?:[\t ]*,[\t ]*{_ELEMENT})*")
+"""The value of Forwarded (RFC 7239 §4)."""
 _OURS: Final = frozenset({"x-tallygate-consumer", "x-tallygate-mirror", "x-tallygate-organization", "x-tallygate-user"})
 # Said anew for the next hop. `Proxy` would become HTTP_PROXY in a CGI environment (httpoxy, CVE-2016-5385).
 _SAID_ANEW: Final = HOP_BY_HOP | _FORWARDED | _OURS | {"proxy", "host", "content-length", "max-forwards"}
@@ -139,7 +144,9 @@ class Forwarding:
         addresses = ", ".join([*headers.getall("x-forwarded-for"), peer])
         host = headers.get("x-forwarded-host") or ""
         host = host if valid_host(host) else request.host
-        elements = ", ".join([*headers.getall("forwarded"), _element(peer, request.host, request.hop_scheme)])
+        # Behind a quote that is left open our own element would be a part of theirs.
+        theirs = filter(_ELEMENTS.fullmatch, headers.getall("forwarded"))
+        elements = ", ".join([*theirs, _element(peer, request.host, request.hop_scheme)])
         port = headers.get("x-forwarded-port") or ""
         port = port if _PORT.fullmatch(port) and int(port) <= 65535 else ""
         prefix = headers.get("x-forwarded-prefix") or ""

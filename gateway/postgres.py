@@ -56,8 +56,12 @@ class Referenced(Unacceptable):
 def _rename(error: Exception) -> Exception | None:
     """What a foreign exception means here; None for one that is a bug. Classes of SQLSTATE: PostgreSQL, appendix A."""
     if not isinstance(error, asyncpg.PostgresError):
+        text = str(error) or repr(error)
         # A value that does not fit its type is refused by asyncpg itself, as InterfaceError and ValueError at once.
-        return (Unacceptable if isinstance(error, ValueError) else DatabaseUnavailable)(str(error) or repr(error))
+        if isinstance(error, ValueError):
+            return Unacceptable(text)
+        # What else it calls an InterfaceError is a call of ours that came after the connection's end.
+        return DatabaseUnavailable(f"connection lost: {text}" if isinstance(error, asyncpg.InterfaceError) else text)
     state = error.sqlstate or "XX000"
     if state == "23514" and error.constraint_name is None:
         return Retry(str(error))  # no partition takes the row: its day has to be opened first

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import Final
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
@@ -18,7 +19,7 @@ FIELD_LINES: Final = re.compile(rb"((?:" + _FIELD + rb")*)\r\n")
 # What no valid head contains, wherever it is cut: a line feed alone, a carriage return alone, a control character.
 NEVER_IN_HEAD: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # A registered name without the characters that DNS does not have and lists do: `a,b` is two hosts to some readers.
-_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+)(?::(\d{0,5}))?")
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|(?:[\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+)(?::(\d{0,5}))?")
 LENGTH: Final = re.compile(r"\d{1,18}")
 
 HOP_BY_HOP: Final = frozenset(
@@ -64,7 +65,13 @@ IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE
 def valid_host(host: str) -> bool:
     """Whether this is `host` or `host:port` as RFC 3986 §3.2.2 writes them, with a port that exists."""
     match = _HOST.fullmatch(host)
-    return match is not None and (not match[1] or int(match[1]) <= 65535)
+    if match is None or int(match[2] or 0) > 65535:
+        return False
+    try:
+        IPv6Address(match[1] or "::")
+    except ValueError:
+        return False
+    return True
 
 
 def host_name(authority: str) -> str:

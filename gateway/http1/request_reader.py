@@ -178,8 +178,7 @@ class RequestReader:
             except BadChunks:
                 self.reusable = False
                 body.fail(BadRequest("The request's body is not valid."))
-            if chunks.surplus:
-                self.reusable = False  # bytes right behind a chunked body would escape the gate
+            self._buffer = chunks.rest
         if body.complete:
             self.complete = True
             self._body = NO_BODY

@@ -61,18 +61,22 @@ def read_head(method: str, start: re.Match[bytes], lines: list[Line], noted: Ite
     if chunked and length is not None:
         raise Malformed("it has both Content-Length and Transfer-Encoding")
     keep_alive = "keep-alive" in options if http10 else "close" not in options
-    if method == "HEAD" or status < 200 or status in (204, 304):
-        size = 0
-    elif chunked:
-        size = CHUNKED
-    elif length is None:
-        size, keep_alive = UNTIL_CLOSE, False
-    else:
-        size = length
+    size = _body_size(method, status, length, chunked)
+    # What is announced behind a 204 may come late, and would answer the next request.
+    if size == UNTIL_CLOSE or (status == 204 and (chunked or length)):
+        keep_alive = False
     named = options - NEVER_NAMED if options else options
     if named:
         lines = [line for line in lines if line[0] not in named]
     return ResponseMeaning(status, reason, Fields(lines), size, keep_alive, http10)
+
+
+def _body_size(method: str, status: int, length: int | None, chunked: bool) -> int:
+    if method == "HEAD" or status < 200 or status in (204, 304):
+        return 0
+    if chunked:
+        return CHUNKED
+    return UNTIL_CLOSE if length is None else length
 
 
 def refuse_head(head: bytes, max_head: int) -> Malformed | None:

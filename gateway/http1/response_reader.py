@@ -164,7 +164,7 @@ class ResponseReader:
             except BadChunks as error:
                 raise Malformed("its chunks are not valid") from error
             self.complete = body.complete
-            self.reusable = self.reusable and not self._chunks.surplus
+            self.reusable = self.reusable and not self._chunks.rest
         else:
             if len(data) > self._left:
                 data = data[: self._left]

@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from gateway.metrics import GaugePart, Metrics
 from gateway.problem import Overloaded
 from gateway.upstream.connection import Connection
 from gateway.upstream.target import Target
@@ -177,3 +178,29 @@ class Pool:
                     self._promised += 1
                 place.set_result(connection)
             self._waiters.popleft()
+
+
+class PoolGauges:
+    """How a pool is doing, as metrics."""
+
+    def __init__(self, pool: Pool, upstream: str, metrics: Metrics) -> None:
+        self._pool = pool
+        connections = metrics.gauge(
+            "tallygate_upstream_connections", "Connections to the upstream's targets, by state.", ("upstream", "state")
+        )
+        self._active = GaugePart(connections.labels(upstream, "active"))
+        self._idle = GaugePart(connections.labels(upstream, "idle"))
+        waiting = metrics.gauge("tallygate_upstream_waiting", "Calls that wait for a connection.", ("upstream",))
+        self._waiting = GaugePart(waiting.labels(upstream))
+
+    def look(self) -> None:
+        """Say how it is now."""
+        idle = self._pool.idle
+        self._idle.set(idle)
+        self._active.set(len(self._pool.connections) - idle)
+        self._waiting.set(self._pool.waiting)
+
+    def leave(self) -> None:
+        """The pool is no more."""
+        for part in (self._active, self._idle, self._waiting):
+            part.set(0.0)

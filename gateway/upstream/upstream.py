@@ -14,7 +14,6 @@ from gateway.exchange import Request
 from gateway.forwarding import Forwarding, upstream_head
 from gateway.http1.grammar import IDEMPOTENT
 from gateway.http1.response_head import Malformed
-from gateway.metrics import GaugePart
 from gateway.problem import BadGateway, GatewayTimeout, Overloaded, Problem
 from gateway.tls.client import ClientTls, UpstreamTlsOptions
 from gateway.upstream.attempts import Attempts
@@ -23,7 +22,7 @@ from gateway.upstream.call import Call, Caller, Underway
 from gateway.upstream.circuits import Circuits
 from gateway.upstream.connection import Connection, Lost, TimedOut
 from gateway.upstream.options import UpstreamOptions
-from gateway.upstream.pool import Pool
+from gateway.upstream.pool import Pool, PoolGauges
 from gateway.upstream.replay import ReplayableBody, ReplayMemory
 from gateway.upstream.retry import Retry
 from gateway.upstream.target import Target, TargetStates
@@ -92,13 +91,7 @@ class Upstream:
             "Calls that brought no response, by what went wrong.",
             ("upstream", "reason"),
         )
-        connections = metrics.gauge(
-            "tallygate_upstream_connections", "Connections to the upstream's targets, by state.", ("upstream", "state")
-        )
-        self._active = GaugePart(connections.labels(name, "active"))
-        self._idle = GaugePart(connections.labels(name, "idle"))
-        waiting = metrics.gauge("tallygate_upstream_waiting", "Calls that wait for a connection.", ("upstream",))
-        self._waiting = GaugePart(waiting.labels(name))
+        self._gauges = PoolGauges(self.pool, name, metrics)
 
     def call(self, request: Request, caller: Caller) -> Underway:
         """Send the request to a target; the caller hears of the response once its head is there."""
@@ -216,8 +209,7 @@ class Upstream:
         self.targets.leave()
         if self.bulkhead is not None:
             self.bulkhead.look(self.time())
-        for part in (self._active, self._idle, self._waiting):
-            part.set(0.0)
+        self._gauges.leave()
 
     async def _open(self, target: Target) -> Connection:
         connection = Connection(
@@ -241,14 +233,11 @@ class Upstream:
         return connection
 
     def _sweep(self) -> None:
-        pool, now = self.pool, self.time()
-        pool.sweep(now)
+        now = self.time()
+        self.pool.sweep(now)
         if self.bulkhead is not None:
             self.bulkhead.look(now)
-        idle = pool.idle
-        self._idle.set(idle)
-        self._active.set(len(pool.connections) - idle)
-        self._waiting.set(pool.waiting)
+        self._gauges.look()
 
     def _count_failure(self, target: Target, reason: str, error: Exception) -> None:
         self._failures.labels(self.name, reason).inc()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.child import Child, ChildFailed, Launch
+from gateway.child import FIRST_PAUSE, SETTLED, Child, ChildFailed, Launch
 
 
 def python(program: str, *arguments: str | Path) -> Launch:
@@ -60,6 +60,20 @@ async def test_a_child_that_dies_is_started_again_with_growing_pauses() -> None:
     assert last is not None
     assert not alive(last)
     assert child.pid is None
+
+
+async def test_one_that_was_up_for_a_while_is_started_again_at_once() -> None:
+    child = Child("sleeper", lambda: python(SLEEP))
+    await child.start()
+    try:
+        for starts in (2, 3, 4):
+            await until(lambda: child.up_seconds is not None and child.up_seconds >= SETTLED)
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+            await until(lambda starts=starts: child.starts == starts and child.ready)  # type: ignore[misc]
+            assert child._pause == FIRST_PAUSE * 2
+    finally:
+        await child.stop(5)
 
 
 async def test_a_child_that_fails_at_its_first_start_is_not_tried_again() -> None:

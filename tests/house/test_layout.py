@@ -16,7 +16,7 @@ READABLE_LINES = 300
 LONGER_FOR_A_REASON: dict[str, str] = {}
 """Files of more than READABLE_LINES lines, each with the reason why a second file would not read better."""
 
-MOST_FUNCTION_LINES = 60
+MOST_FUNCTION_LINES = 40
 BANNED_WORDS = {"manager", "helper", "helpers", "util", "utils", "common", "base", "data", "info"}
 LEFT_OVER = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.~$}-])/(work|root|home|tmp|Users)/[\w.-]+")

@@ -35,6 +35,11 @@ def names_of(specs) -> set[str]:
 
 
 @pytest.mark.parametrize("name", plugin_names())
+def test_the_overview_names_it(name):
+    assert f"[{name}](" in (ROOT / "plugins" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", plugin_names())
 def test_its_behaviour_is_tested(name):
     path = ROOT / "tests" / "plugins" / f"test_{name}.py"
     assert path.exists()

@@ -117,6 +117,14 @@ async def test_a_connection_that_is_killed_in_a_transaction(database_url):
             assert await session.raw.fetchval("select count(*) from segment_count") == 0
 
 
+async def test_a_call_after_the_end_of_a_session_says_that_the_connection_is_lost(database_url):
+    async with Database(database_url, WORKER, connections=1) as database:
+        async with database.session() as session:
+            await session.script("select 1")
+        with pytest.raises(DatabaseUnavailable, match="connection lost: cannot call"):
+            await session.script("select 1")
+
+
 async def test_a_server_that_falls_silent_in_a_transaction(monkeypatch, database_url):
     """A machine that is gone: nothing comes back, not even to ROLLBACK. It costs the deadline, and the connection."""
     monkeypatch.setattr(postgres, "_GRACE_SECONDS", 0.3)

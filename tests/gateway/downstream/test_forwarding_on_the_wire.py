@@ -147,6 +147,15 @@ async def test_nonsense_is_not_believed_from_a_trusted_proxy_either() -> None:
     assert named(fields, b"x-real-ip") == []
 
 
+@pytest.mark.parametrize("theirs", [b'for="9.9.9.9', b"garbage;;", b"for=", b"for=a,,for=b", b'for="a\\"'])
+async def test_what_is_no_list_of_hops_is_not_continued(theirs: bytes) -> None:
+    sent = GET + b'Forwarded: for="[::1]:5";by=_x;Proto=http , for=9.9.9.9\r\nForwarded: ' + theirs + b"\r\n\r\n"
+    _, fields = await asked(sent, **TRUSTED)
+    assert named(fields, b"forwarded") == [
+        b'for="[::1]:5";by=_x;Proto=http , for=9.9.9.9, for=127.0.0.1;host=a.example;proto=http'
+    ]
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -143,10 +143,6 @@ OTHERWISE: Final = {
         b"POST / HTTP/1.1\r\n" + HOST + BODY.replace(b"chunked", b"chunked\t"),
         [("POST", "/", True, True)],
     ),
-    "a connection is closed behind bytes that follow a chunked body at once": (
-        b"POST / HTTP/1.1\r\n" + HOST + BODY + b"GET /2 HTTP/1.1\r\n" + END,
-        [("POST", "/", True, True)],
-    ),
 }
 
 

@@ -100,6 +100,15 @@ async def test_a_body_where_there_is_none_is_not_passed_on(status: bytes):
     await edge.stop()
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 4\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
+async def test_a_body_that_is_announced_where_there_is_none_is_not_waited_for(framing: bytes):
+    target = Target([b"HTTP/1.1 204 No Content\r\n" + framing])
+    edge = await start(target)
+    assert (await edge.ask(ASK * 2)).count(b"HTTP/1.1 204") == 2
+    assert len(target.heard) == 2, "what comes late must not answer the next request"
+    await edge.stop()
+
+
 async def test_a_body_for_head_is_not_passed_on():
     target = Target([HEAD + b"Content-Length: 4\r\n\r\nevil", HEAD + b"Content-Length: 7\r\n\r\n"])
     edge = await start(target)
