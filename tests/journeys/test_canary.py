@@ -5,7 +5,6 @@ The copies go to an upstream that never answers: nobody but the metrics may noti
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
