@@ -14,7 +14,7 @@ from gateway.upstream.target import Target
 
 
 class RoundRobinOptions(Options):
-    """`round_robin`: one target after the other, whatever their weights."""
+    """`round_robin`: one target after the other; weights need another balancer, but 0 drains a target here too."""
 
     name: Literal["round_robin"] = "round_robin"
     """How a target is picked."""
