@@ -9,7 +9,7 @@ from typing import Literal
 
 from gateway.exchange import Request
 from gateway.options import Options
-from gateway.upstream.balancing.balancer import Balancer
+from gateway.upstream.balancing.balancer import Balancer, unless_avoided
 from gateway.upstream.target import Target
 
 
@@ -43,10 +43,7 @@ class RoundRobin(Balancer):
         self._turn = cycle([*self.targets[first:], *self.targets[:first]] or [None]).__next__
 
     def pick(self, request: Request, now: float, avoid: Collection[Target] = ()) -> Target | None:
-        target = self._turn()
-        if avoid and target in avoid:
-            for _ in range(len(self.targets) - 1):
-                other = self._turn()
-                if other not in avoid:
-                    return other
-        return target
+        if avoid:  # drawn, so that it takes nobody's turn: else, of two targets, all calls would meet the bad one first
+            others = unless_avoided(self.targets, avoid)
+            return self._rng.choice(others) if others else None
+        return self._turn()
