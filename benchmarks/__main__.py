@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import balancing, directory, memory, nginx_comparison, soak, streams, tools
+from benchmarks import balancing, directory, memory, nginx_comparison, reloads, soak, streams, tools
 from benchmarks.machine import Cores, share_out
 from benchmarks.programs import ProgramFailed, Programs
 
@@ -66,6 +66,12 @@ def parse() -> argparse.Namespace:
     several.set_defaults(run=lambda programs, cores, _: streams.run(programs, cores))
     callers = commands.add_parser("directory", help="1,000,000 published keys: first sights, and the edge's memory")
     callers.set_defaults(run=lambda programs, cores, _: directory.run(programs, cores))
+    changes = commands.add_parser("reloads", help="thousands of reloads; what memory keeps of each")
+    changes.add_argument("--times", type=int, default=10_000)
+    changes.add_argument("--minutes", type=float, default=15.0, help="the longest it may take (default: 15)")
+    changes.set_defaults(
+        run=lambda programs, cores, given: reloads.run(programs, cores, times=given.times, minutes=given.minutes)
+    )
     balancers = commands.add_parser("balancing", help="one slow and one flapping target, simulated, by balancer")
     balancers.set_defaults(run=lambda programs, cores, _: balancing.run())
     return parser.parse_args()

@@ -5,8 +5,8 @@ These checks read the source, not the finished options, so that they speak up ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Final
 from unicodedata import normalize
 
 from gateway.config.source import Source, Steps
@@ -87,14 +87,36 @@ def _paths_are_patterns(source: Source) -> None:
 
 
 def _matches_differ(source: Source) -> None:
-    """Of two routes with the very same match the later one would never be reached."""
-    first: dict[str, Steps] = {}
+    """Where two routes match alike, the later one would never be reached, or not with the methods that both name."""
+    first: dict[tuple[Hashable, str], Steps] = {}
     for route in _items(source, ("routes",)):
         match = source.at((*route, "match"))
-        conditions = repr(sorted({"path": "/*", **(match if isinstance(match, dict) else {})}.items()))
-        earlier = first.setdefault(conditions, route)
-        if earlier is not route:
-            source.fault(route, f"matches what an earlier route takes ({_where(source, earlier)})")
+        match = match if isinstance(match, dict) else {}
+        conditions, listed = _conditions(match), match.get("methods")
+        methods = list(map(str, listed)) if isinstance(listed, list) else ["any"]
+        taken = [method for method in methods if (conditions, method) in first]
+        if conditions is not None and taken:
+            which = "" if taken == methods else f" with {' and '.join(taken)}"
+            earlier = _where(source, first[conditions, taken[0]])
+            source.fault(route, f"matches what an earlier route takes{which} ({earlier})")
+        first |= {(conditions, method): route for method in methods if method not in taken}
+
+
+def _conditions(match: Mapping[str, Any]) -> Hashable:
+    """What a match asks for besides methods, however it is written; None for a path that is not valid."""
+    try:
+        segments, below = path_pattern(str(match.get("path", "/*")))
+    except ValueError:
+        return None
+    path = tuple("{}" if segment[:1] == "{" else segment for segment in segments)
+    headers = match.get("headers")
+    fields = headers.items() if isinstance(headers, dict) else ()
+    return (
+        str(match.get("host")).lower(),
+        path,
+        below,
+        frozenset((str(name).lower(), str(value)) for name, value in fields),
+    )
 
 
 def _once(source: Source, places: Iterable[Steps], what: str) -> None:

@@ -6,10 +6,10 @@ transport does for flow control, deadlines and endings it does here too. So a pr
 
 from __future__ import annotations
 
-from asyncio import Protocol, Transport
+from asyncio import BaseProtocol, Protocol, Transport
 from contextlib import suppress
 from ssl import MemoryBIO, SSLContext, SSLError, SSLObject, SSLSession, SSLWantReadError, SSLZeroReturnError
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from gateway.tls.failure import HandshakeFailed, handshake_failed, in_words
 
@@ -100,6 +100,13 @@ class TlsStream(Protocol, Transport):
         self._protocol.resume_writing()
 
     # What the protocol calls
+
+    def set_protocol(self, protocol: BaseProtocol) -> None:
+        """From now on another one hears of what arrives: the connection has become a tunnel."""
+        self._protocol = cast(Protocol, protocol)
+
+    def get_protocol(self) -> BaseProtocol:
+        return self._protocol
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Seal and send."""

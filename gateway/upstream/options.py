@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gateway.http1.grammar import valid_host
 from gateway.options import Duration, Options, Size
@@ -90,6 +90,13 @@ class UpstreamOptions(Options):
     def _targets_differ(cls, value: list[TargetOptions]) -> list[TargetOptions]:
         check_targets(value)
         return value
+
+    @model_validator(mode="after")
+    def _weights_are_heeded(self) -> UpstreamOptions:
+        weights = {target.weight for target in self.targets if target.weight}
+        if isinstance(self.balancer, RoundRobinOptions) and len(weights) > 1:
+            raise ValueError("round_robin does not heed weights (write `balancer: weighted`, or leave them out)")
+        return self
 
     @property
     def secure(self) -> bool:

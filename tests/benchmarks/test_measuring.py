@@ -7,8 +7,9 @@ import pytest
 from benchmarks import paced, wrk
 from benchmarks.budgets import broken
 from benchmarks.machine import parse_busy, share_out
-from benchmarks.peers import fill
+from benchmarks.peers import HERE, fill
 from benchmarks.programs import ProgramFailed
+from benchmarks.reloads import changed
 from benchmarks.report import table
 from benchmarks.soak import slope
 
@@ -81,6 +82,14 @@ def test_one_core_is_not_enough():
 
 def test_slope_is_that_of_the_line_through_the_samples():
     assert slope([(float(x), 7.0 + 3 * x) for x in range(10)]) == pytest.approx(3.0)
+
+
+def test_each_reload_has_something_to_change_in_every_part():
+    original = (HERE / "edge.yaml").read_text()
+    first, second = changed(original, 1), changed(original, 2)
+    new = [set(text.splitlines()) - set(original.splitlines()) for text in (first, second)]
+    assert [len(lines) for lines in new] == [3, 3], "an upstream, a route and an option of a plugin"
+    assert not new[0] & new[1]
 
 
 def test_percentiles_are_in_milliseconds():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 from aiohttp import WSMessage, WSMsgType, web
 
@@ -24,9 +25,9 @@ class Chat:
         app.add_routes([web.get("/chat", self._chat), web.get("/events", self._events)])
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
 

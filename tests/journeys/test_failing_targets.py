@@ -20,14 +20,16 @@ RETRY = {"attempts": 3, "base": "5ms", "max": "50ms", "budget": "100%"}
 
 
 class Fickle(Upstream):
-    """It breaks off all calls while it `fails`."""
+    """It breaks off all calls while it `fails`, and never answers while it is `silent`."""
 
     fails = False
+    silent = False
 
     def called(self, call: Call) -> None:
-        if self.fails:
+        if self.fails or self.silent:
             self.seen[call.name] += 1
-            call.break_off()
+            if self.fails:
+                call.break_off()
         else:
             super().called(call)
 
@@ -153,3 +155,22 @@ async def test_a_black_hole_hangs_nobody_beyond_the_deadline(node: Node, upstrea
         assert {answer.status for answer in answers} <= {status, 504}
         assert all(answer.status == 200 for answer in answers) == (status == 200)
         assert max(answer.seconds for answer in answers) < 1.0 + 0.5, path
+
+
+async def test_a_silent_target_costs_callers_no_more_than_a_hedge_waits(node: Node, upstream: Upstream, other: Fickle):
+    hedged = {"retry": RETRY | {"hedge": {"after": "100ms"}}}
+    node.config["upstreams"]["pair"] = {"targets": [url(upstream), url(other)], **hedged}
+    route(node, upstream="pair")
+    await node.start()
+    other.silent = True
+    async with Load(node.port, "/tried/quick", clients=CLIENTS) as load:
+        await load.answered(300)
+    assert load.failures == []
+    assert {answer.status for answer in load.answers} == {200}
+    assert other.seen.total() <= 0.6 * len(load.answers), "one of two, in turn: it meets half of the calls"
+    assert sorted(answer.seconds for answer in load.answers)[len(load.answers) // 4] < 0.1, (
+        "who meets the other waits not"
+    )
+    assert load.slowest() < 0.1 + 1.0
+    rows = await node.booked([answer.id for answer in load.answers])
+    assert len(rows) == len(load.answers), "the attempt that lost is no second use"

@@ -271,7 +271,7 @@ async def test_every_way_to_ask_for_it(node: Node):
 
 
 async def test_memory_stays_flat(node: Node):
-    """A smaller number than was measured by hand (10,000, see the issue); a leak of 20 KiB for each would show."""
+    """A leak of 20 KiB for each would show; `bin/bench reloads` does 10,000 and sees a hundredth of that."""
     node.config |= {"processes": 2}
     await node.start()
     assert node.edge is not None

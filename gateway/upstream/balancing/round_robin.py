@@ -9,12 +9,12 @@ from typing import Literal
 
 from gateway.exchange import Request
 from gateway.options import Options
-from gateway.upstream.balancing.balancer import Balancer
+from gateway.upstream.balancing.balancer import Balancer, unless_avoided
 from gateway.upstream.target import Target
 
 
 class RoundRobinOptions(Options):
-    """`round_robin`: one target after the other, whatever their weights."""
+    """`round_robin`: one target after the other; weights need another balancer, but 0 drains a target here too."""
 
     name: Literal["round_robin"] = "round_robin"
     """How a target is picked."""
@@ -43,10 +43,7 @@ class RoundRobin(Balancer):
         self._turn = cycle([*self.targets[first:], *self.targets[:first]] or [None]).__next__
 
     def pick(self, request: Request, now: float, avoid: Collection[Target] = ()) -> Target | None:
-        target = self._turn()
-        if avoid and target in avoid:
-            for _ in range(len(self.targets) - 1):
-                other = self._turn()
-                if other not in avoid:
-                    return other
-        return target
+        if avoid:  # drawn, so that it takes nobody's turn: else, of two targets, all calls would meet the bad one first
+            others = unless_avoided(self.targets, avoid)
+            return self._rng.choice(others) if others else None
+        return self._turn()

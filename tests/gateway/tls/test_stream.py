@@ -130,6 +130,18 @@ def secured(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Pair:
     return pair
 
 
+def test_another_protocol_takes_over(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    client, server = pair = secured(contexts)
+    heir = Heard()
+    server.set_protocol(heir)
+    assert server.get_protocol() is heir
+    client.write(b"for the heir")
+    client.write_eof()
+    carry(pair)
+    assert (bytes(heir.data), heir.said) == (b"for the heir", ["eof"])
+    assert (bytes(server.heard.data), server.heard.said) == (b"", ["made"])
+
+
 WRITES = st.lists(
     st.tuples(st.booleans(), st.sampled_from([0, 1, 2, 1000, RECORD - 1, RECORD, RECORD + 1, SLICE, 3 * SLICE + 5])),
     max_size=8,

@@ -18,6 +18,7 @@ from gateway.upstream.balancing.adaptive import AdaptiveOptions
 from gateway.upstream.balancing.balancer import Balancer
 from gateway.upstream.balancing.consistent_hash import ConsistentHashOptions
 from gateway.upstream.balancing.round_robin import RoundRobinOptions
+from gateway.upstream.options import UpstreamOptions
 from gateway.upstream.target import Target
 from tests.fixtures.targets import make_targets, request_of
 
@@ -145,6 +146,25 @@ def test_what_is_wrong_is_said_in_the_reader_s_words(value: Any, text: str):
     (found,) = findings(Sample, failure.value, block)
     assert text in found.text
     assert found.steps[:1] == ("balancer",)
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (3, 3), (1, 0), (5,)])
+def test_round_robin_takes_weights_that_make_no_difference_or_drain(weights: tuple[int, ...]):
+    assert UpstreamOptions.model_validate({"targets": weighing(*weights)}).balancer.name == "round_robin"
+
+
+def test_weights_that_nobody_would_heed_are_refused():
+    with pytest.raises(ValidationError, match="round_robin does not heed weights"):
+        UpstreamOptions.model_validate({"targets": weighing(3, 1)})
+
+
+@pytest.mark.parametrize("name", ["weighted", "least_connections", "ip_hash", "adaptive"])
+def test_all_other_balancers_take_weights(name: str):
+    assert UpstreamOptions.model_validate({"targets": weighing(3, 1), "balancer": name})
+
+
+def weighing(*weights: int) -> list[dict[str, Any]]:
+    return [{"url": f"http://10.0.0.{number}", "weight": weight} for number, weight in enumerate(weights, 1)]
 
 
 def test_editors_are_told_of_both_forms():

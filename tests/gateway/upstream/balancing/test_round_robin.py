@@ -57,11 +57,25 @@ def test_processes_begin_at_different_targets():
     assert first == set(targets)
 
 
-def test_what_was_tried_loses_its_turn_only():
-    one, two, three = make_targets(1, 1, 1)
+@given(count=st.integers(2, 6), seed=st.integers(0, 99))
+def test_a_target_that_fails_meets_no_more_calls_than_its_share(count: int, seed: int):
+    """However many of them are tried again: a budget for retries is reckoned by that share."""
+    bad, *_ = targets = make_targets(*[1] * count)
+    balancer = RoundRobin(Random(seed))
+    balancer.use(targets, 0.0)
+    met: Counter[Target] = Counter()
+    for _ in range(20 * count):
+        met[target := pick(balancer)] += 1
+        if target is bad:
+            assert balancer.pick(REQUEST, 0.0, [bad]) is not bad
+    assert met == dict.fromkeys(targets, 20)
+
+
+def test_further_attempts_are_spread_over_the_others():
+    bad, *others = targets = make_targets(1, 1, 1, 1)
     balancer = RoundRobin(Random(1))
-    balancer.use([one, two, three], 0.0)
-    while pick(balancer) is not three:
-        pass
-    assert balancer.pick(REQUEST, 0.0, [one]) is two
-    assert [pick(balancer) for _ in range(3)] == [three, one, two]
+    balancer.use(targets, 0.0)
+    found = Counter(balancer.pick(REQUEST, 0.0, [bad]) for _ in range(300))
+    assert set(found) == set(others)
+    assert min(found.values()) > 70
+    assert balancer.pick(REQUEST, 0.0, targets) in targets, "all were tried: any will do"
