@@ -47,7 +47,7 @@ AUTH0 = {
     "https://api.example.com/roles": ["editor"],
 }
 KEYCLOAK = {
-    "exp": NOW + 300,
+    "exp": NOW + 3000,
     "iat": NOW,
     "auth_time": NOW - 10,
     "jti": "onrtac:1f2b6f2e-2a1c-4b0e-9d6b-4f7a5ce2d0f3",
