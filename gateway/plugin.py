@@ -72,6 +72,11 @@ class Plugin(Generic[C]):
         """
 
     @classmethod
+    def leads_to(cls, config: C) -> str | None:
+        """The path that it sends all requests to, if there is one: a configuration must not send anybody in circles."""
+        return None
+
+    @classmethod
     def refuses_part(cls, part: type[AnyPlugin], config: PluginConfig) -> str | None:
         """Why a plugin with these options may not stand among its own; None where it may."""
         return None

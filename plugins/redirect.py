@@ -40,6 +40,10 @@ class Redirect(Plugin[Config]):
     An address that grows with each turn, such as `/v2{target}`, needs a route that it leads out of.
     """
 
+    @classmethod
+    def leads_to(cls, config: Config) -> str | None:
+        return config.to if config.to.startswith("/") and "{" not in config.to else None
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._to = Template(config.to, url=True)

@@ -7,7 +7,7 @@ billing by name, and reports everything that is wrong at once, each with its lin
 from __future__ import annotations
 
 import importlib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -15,7 +15,9 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
 from gateway.admin.options import AdminOptions
 from gateway.config.certificates import check_certificates
+from gateway.config.circles import check_circles
 from gateway.config.names import check_client_certificates, check_names, check_upstream
+from gateway.config.order import check_needs, in_order
 from gateway.config.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.config.reader import read
 from gateway.config.source import ConfigError, Source, Steps, descend, error_lines
@@ -156,25 +158,17 @@ class _Composition:
         warnings = check_certificates(self._source) if serving else []
         if self._source.faults or config is None:
             raise ConfigError(error_lines(self._source.faults), self._source.files)
-        config._chains = {None: _in_order(top)} | {
-            route.name: _in_order({spec.name: spec for spec in (*top, *specs)}.values())
+        config._chains = {None: in_order(top)} | {
+            route.name: in_order({spec.name: spec for spec in (*top, *specs)}.values())
             for route, specs in zip(config.routes, own, strict=True)
         }
-        self._check_needs(config._chains.values())
+        check_needs(self._source, config._chains.values())
+        check_circles(self._source, config.routes, {name: chain for name, chain in config._chains.items() if name})
+        if self._source.faults:
+            raise ConfigError(error_lines(self._source.faults), self._source.files)
         config._shared = {name: options for name, options in shared.items() if options is not None}
         config._warnings = warnings
         return config
-
-    def _check_needs(self, chains: Iterable[list[PluginSpec]]) -> None:
-        """Raises ConfigError if a plugin stands where nothing guards what it needs."""
-        for chain in chains:
-            guarded: set[str] = set()
-            for spec in chain:
-                if spec.plugin.needs and spec.plugin.needs not in guarded:
-                    self._source.fault(spec.steps, f"needs {spec.plugin.needs}, and no plugin of this route does that")
-                guarded.add(spec.plugin.guards)
-        if self._source.faults:
-            raise ConfigError(error_lines(self._source.faults), self._source.files)
 
     def _length(self, steps: Steps) -> int:
         value = self._source.at(steps)
@@ -276,19 +270,6 @@ class _Composition:
         if not finding.quotes or not hidden:
             return finding
         return finding._replace(text=safe.get(finding.steps, f"the value of {', '.join(hidden)} does not fit here"))
-
-
-def _in_order(specs: Iterable[PluginSpec]) -> list[PluginSpec]:
-    """As listed, but each plugin behind the last one that guards what it must be `behind` or `needs`."""
-    listed = list(enumerate(specs))
-    last = {spec.plugin.guards: place for place, spec in listed if spec.plugin.guards}
-
-    def turn(item: tuple[int, PluginSpec]) -> tuple[int, bool]:
-        place, spec = item
-        guard = last.get(spec.plugin.needs or spec.plugin.behind, place)
-        return max(place, guard), guard > place
-
-    return [spec for _, spec in sorted(listed, key=turn)]
 
 
 def _tried(kind: type[O], value: Any) -> tuple[O | None, list[Finding]]:
