@@ -6,6 +6,7 @@ the first whose kind is there decides. A refusal never says what was wrong.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import Annotated, ClassVar, TypeAlias, TypeVar
 
@@ -46,20 +47,20 @@ def credentials_of(headers: Headers, scheme: str) -> str | None:
     return credentials.strip(" ") if said.lower() == scheme else None
 
 
-class Authenticator(Plugin[C]):
+class Authenticator(Plugin[C], ABC):
     """A plugin that says who calls. Override `authenticate`, and set `challenge` when you are made."""
 
     guards: ClassVar[str] = AUTHENTICATION
     challenge: str = ""
     """What a refusal asks for, in the field WWW-Authenticate (RFC 9110 §11.6.1)."""
 
+    @abstractmethod
     def authenticate(self, exchange: Exchange) -> Found:
         """Who calls; None without a credential of this kind. What it took is not to be forwarded, unless asked.
 
         Plain where it usually need not wait; an awaitable when it must. Raises Unauthorized for a credential of this
         kind that is not valid, and StoreDown or IssuerDown where nobody can tell now.
         """
-        raise NotImplementedError
 
     def on_request(self, exchange: Exchange) -> Response | Awaitable[Response | None] | None:
         found = self.authenticate(exchange)

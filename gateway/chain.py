@@ -159,7 +159,7 @@ class Chain:
                 _checked(other, hook)
         except Exception as error:  # noqa: BLE001 - the border, as above
             other = as_problem(error, exchange).response(uuid_text(exchange.id))
-        except BaseException:
+        except BaseException:  # cancelled: nobody takes this response any more
             response.close()
             raise
         if other is None or other is response:
@@ -191,5 +191,5 @@ class Chain:
             if place <= exchange.reached:
                 try:
                     hook(exchange)
-                except Exception:
+                except Exception:  # what is left to finish, metering among it, must not suffer from it
                     log.exception("request %s: %s failed", uuid_text(exchange.id), hook.__qualname__)

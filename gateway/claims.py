@@ -9,11 +9,10 @@ from typing import Annotated, Any, Final, TypeAlias
 from pydantic import AfterValidator, Field
 
 from gateway.directory.claimed import Claimed
+from gateway.json_path import Steps, value_at
 from gateway.options import Options
 
 Claims: TypeAlias = Mapping[str, Any]
-Steps: TypeAlias = tuple[str, ...]
-"""The members that lead to a claim, one inside the other."""
 
 _DOT: Final = re.compile(r"(?<!\\)\.")
 _LATEST: Final = 253402300800  # the end of the year 9999; what is beyond was not meant as seconds
@@ -108,25 +107,12 @@ def paths_of(paths: ClaimPaths) -> list[Steps]:
     return [steps_of(path) for path in ([paths] if isinstance(paths, str) else paths)]
 
 
-def claim_at(claims: Claims, steps: Steps) -> Any:
-    """What stands at the end of a path; None where it does not lead anywhere."""
-    value: Any = claims
-    for step in steps:
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            return None
-    return value
-
-
 def text_at(claims: Claims, paths: list[Steps], kinds: tuple[type, ...] = _NAMES) -> str:
     """The first of these claims that is there and not empty; nothing if none is.
 
     Raises ValueError for one of another kind.
     """
-    value = next((found for steps in paths if (found := claim_at(claims, steps)) not in (None, "")), "")
+    value = next((found for steps in paths if (found := value_at(claims, steps)) not in (None, "")), "")
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if type(value) not in kinds or len(text) > LONGEST_TEXT:
         raise ValueError("a claim that is not a text of reasonable length")
@@ -156,7 +142,7 @@ def _words(claims: Claims, paths: list[Steps], *, apart: bool = False) -> list[s
     """All words of these claims, each once. A text is one word or, if `apart`, several. Raises ValueError."""
     words: list[str] = []
     for steps in paths:
-        found = claim_at(claims, steps)
+        found = value_at(claims, steps)
         if isinstance(found, str):
             words += found.split() if apart else [found]
         elif isinstance(found, list) and all(isinstance(word, str) for word in found):

@@ -8,7 +8,7 @@ from gateway.consumers import Consumer, Consumers
 from gateway.directory.caller import Organization
 from gateway.directory.claimed import Claimed
 from gateway.directory.published import Published
-from gateway.projection import OrganizationRecord, RevocationKind, name_digest
+from gateway.projection import RevocationKind
 
 
 class Directory:
@@ -32,15 +32,6 @@ class Directory:
         if fixed is not None or self._published is None:
             return fixed
         return self._published.keys.find(digest)
-
-    def organization(self, name: str) -> Organization | Awaitable[Organization | None] | None:
-        """The organization of this name; None for one that there is not, or that is disabled.
-
-        Either raises StoreDown where nobody can tell now.
-        """
-        if self._published is None:
-            return Organization(OrganizationRecord(name=name))
-        return self._published.organizations.find(name_digest(name))
 
     def caller(self, claimed: Claimed) -> Consumer | Awaitable[Consumer | None] | None:
         """The caller whom a token describes, with what its organization lets its roles do; None if there is no such

@@ -46,7 +46,7 @@ class Drive:
                 waiting = self._work.send(None)
         except StopIteration:
             self._waiting = None
-        except BaseException:
+        except BaseException:  # it has no caller that could take it
             self._waiting = None
             log.exception("a driven coroutine crashed")
         else:

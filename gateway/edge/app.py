@@ -91,7 +91,7 @@ class Follower:
             answer = Refused(generation, error.errors[:_MOST_ERRORS])
         except BuildFailed as error:
             answer = Refused(generation, [str(error)])
-        except Exception:
+        except Exception:  # of a plugin: this process goes on with the configuration that it has
             log.exception("configuration %d cannot be built", generation)
             answer = Refused(generation, ["it cannot be built; the log of the edge process says why"])
         self._pipe.say(answer)
@@ -103,7 +103,7 @@ class Follower:
             # In a thread: checking a large configuration takes long enough for requests to notice.
             config, fingerprint = await to_thread(composed, snapshot)
             await self._edge.prepare(order.generation, config, fingerprint, sockets)
-        except BaseException:
+        except BaseException:  # cancelled too: these sockets are nobody else's to close
             for sock in sockets:
                 sock.close()
             raise

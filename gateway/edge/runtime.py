@@ -104,7 +104,7 @@ class Runtime:
         try:
             await runtime._make(previous)
             await runtime._start(previous)
-        except BaseException:
+        except BaseException:  # half built, or cancelled: what has started must stop
             await runtime.stop(lambda: [previous] if previous is not None else [])
             raise
         return runtime
@@ -115,7 +115,7 @@ class Runtime:
             try:
                 async with timeout(STOP_SECONDS):
                     await placed.plugin.stop()
-            except Exception:
+            except Exception:  # a plugin's: the others are to be stopped all the same
                 log.exception("%s did not stop well", placed)
         await self._spans.stop(_SPANS_SECONDS)
         await self._background.stop()

@@ -53,7 +53,7 @@ class EmbeddedServer(ABC):
         except (OSError, ChildFailed) as error:
             await self.stop(0.0)
             raise EmbeddedError(f"the embedded {self.title}: {error}: {self._home.last_words()}") from error
-        except BaseException:
+        except BaseException:  # cancelled: no process may be left behind
             await self.stop(0.0)
             raise
 

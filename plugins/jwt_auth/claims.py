@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from gateway.claims import LONGEST_TEXT, Claims, claim_at, is_for, moment_of, paths_of, steps_of, text_at
+from gateway.claims import LONGEST_TEXT, Claims, is_for, moment_of, paths_of, steps_of, text_at
 from gateway.claims import ClaimMapping as ConsumerMapping
 from gateway.consumers import Consumer
+from gateway.json_path import value_at
 from gateway.projection import RevocationKind
 from plugins.jwt_auth.compact import InvalidToken
 from plugins.jwt_auth.options import Config
@@ -51,7 +52,7 @@ class ClaimRules:
             raise InvalidToken("another issuer")
         if not is_for(claims, self._audiences):
             raise InvalidToken("another audience")
-        if not all(claim_at(claims, steps) is not None for steps in self._required):
+        if not all(value_at(claims, steps) is not None for steps in self._required):
             raise InvalidToken("a claim that is required is missing")
 
     def _check_times(self, claims: Claims, now: float) -> float | None:

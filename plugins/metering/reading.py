@@ -12,6 +12,7 @@ import msgspec
 from gateway.coding import decoded
 from gateway.exchange import STREAMS
 from gateway.headers import Headers
+from gateway.json_path import Steps, value_at
 
 TAIL: Final = 64 * 1024
 """Bytes kept of a stream: what a stream says about its cost it says in one of its last events."""
@@ -48,7 +49,7 @@ class JsonReading:
                 self._too_large = True
                 self._gathered.clear()
 
-    def number_at(self, path: tuple[str, ...]) -> int | None:
+    def number_at(self, path: Steps) -> int | None:
         """The whole, not negative number at this path, in the last event of a stream that has one; None without."""
         if not self._is_json or self._too_large:
             return None
@@ -57,7 +58,7 @@ class JsonReading:
             return None
         for document in _last_events_first(body) if self._streams else [body]:
             try:
-                number = _at(_decoded(document), path)
+                number = whole_number(value_at(_decoded(document), path))
             except (ValueError, RecursionError):
                 continue
             if number is not None:
@@ -91,17 +92,6 @@ def _last_events_first(body: bytes) -> Iterator[bytes]:
             yield b"\n".join(reversed(event))
         if not line:
             event.clear()
-
-
-def _at(value: Any, path: tuple[str, ...]) -> int | None:
-    for step in path:
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            return None
-    return whole_number(value)
 
 
 def whole_number(value: Any) -> int | None:

@@ -122,6 +122,7 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "conditions",
         "facts",
         "header_options",
+        "json_path",
         "list_options",
         "networks",
         "path",

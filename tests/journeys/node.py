@@ -23,9 +23,10 @@ import yaml
 
 from gateway.metering.segment import SegmentReader
 from plugins.metering import MOST_METERS
+from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import fetch
 from tests.journeys.line import Answer, Line
-from tests.journeys.system import KEY_SHA256, ROOT, START_SECONDS, free_port
+from tests.journeys.system import KEY_SHA256, ROOT, START_SECONDS
 
 BOOKED = """select event_id::text, outcome, status, route, quantities, segment, number
             from usage_event where kind = 'usage' order by segment, number"""

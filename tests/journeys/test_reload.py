@@ -19,10 +19,10 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.fixtures.ports import free_port
 from tests.journeys import guardless
 from tests.journeys.line import Cut, Line, Load
 from tests.journeys.node import Node, until
-from tests.journeys.system import free_port
 from tests.journeys.upstream import Call, Upstream
 
 RELOADS = 50
@@ -252,13 +252,12 @@ async def test_every_way_to_ask_for_it(node: Node):
     assert "  route api, plugin request_id: header X-By-Signal → X-By-Command" in said.splitlines()
     assert await answers_with("x-by-command")
     node.config["plugins"] = [{"request_id": {"header": "X-By-Watching"}}]
+    node.config["reload"] = {"watch": False}
     node.write()
     await until(lambda: answers_with("x-by-watching"))
 
     api = next(route for route in node.config["routes"] if route["name"] == "api")
     api["plugins"] = [plugin for plugin in api["plugins"] if "key_auth" not in plugin]
-    (node.directory / "open.yaml").write_text((node.directory / "gateway.yaml").read_text())
-    node.config["reload"] = {"watch": False}
     node.write()
     status, said = await node.tallygate("check", "--diff", "running")
     assert status == 1

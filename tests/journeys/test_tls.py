@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from tests.fixtures.certificates import EXPIRED, Authority, server_context
+from tests.fixtures.ports import free_port
 from tests.journeys.line import Line, Load
 from tests.journeys.node import Node, until
-from tests.journeys.system import free_port
 from tests.journeys.upstream import Upstream
 
 MIB = 2**20

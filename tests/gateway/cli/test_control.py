@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from gateway.cli.control import shown, table_of
 from gateway.cli.main import main
 from gateway.keys import looks_valid
 from tests.fixtures.configuration import HEAD, ROUTES
+from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import empty_database, postgres_server
 from tests.fixtures.valkey import ValkeyServer, valkey, valkey_process
 
@@ -32,11 +32,6 @@ The request says something that cannot be
 !books:delete, and a condition behind ` if `)
 """
 SENSELESS = [["org"], ["org", "add"], ["key", "list"], ["key", "add", "--org", "a", "--limits", "{"]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from gateway.control import openapi
 from gateway.control.operations import operations
 from tests.fixtures.configuration import HEAD, ROUTES
 from tests.fixtures.control import TOKEN, Client
+from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import PostgresServer, run_sql
 from tests.fixtures.valkey import ValkeyServer
 
@@ -60,8 +60,7 @@ def url(
     directory = tmp_path_factory.mktemp("control")
     database = postgres_server.fresh_name()
     asyncio.run(run_sql(postgres_server.url(), f"create database {database} template template"))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     stores = f'stores: {{redis: "{valkey_process.url}", postgres: "{postgres_server.url(database)}"}}\n'
     (directory / "gateway.yaml").write_text(HEAD + ROUTES + stores + f'control: {{bind: "127.0.0.1:{port}"}}\n')
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TALLYGATE_CONTROL_TOKEN": TOKEN}

@@ -170,15 +170,17 @@ async def test_a_body_above_the_rate_is_served(quick_rate: None) -> None:
         assert (await client.answer()).endswith(b"ok")
 
 
-async def test_a_client_that_was_not_invited_yet_is_not_too_slow(quick_rate: None) -> None:
-    async def late(line: Line) -> None:
-        await line.head()
-        await asyncio.sleep(1.2)
-        await line.say(b"HTTP/1.1 100 Continue\r\n\r\n")
-        await line.until(b"hello")
-        await line.say(OK)
+async def _late(line: Line) -> None:
+    """Invites the body after a while, and answers once it is there."""
+    await line.head()
+    await asyncio.sleep(1.2)
+    await line.say(b"HTTP/1.1 100 Continue\r\n\r\n")
+    await line.until(b"hello")
+    await line.say(OK)
 
-    async with serving(Scripted(late)) as edge, calling(edge) as client:
+
+async def test_a_client_that_was_not_invited_yet_is_not_too_slow(quick_rate: None) -> None:
+    async with serving(Scripted(_late)) as edge, calling(edge) as client:
         await client.say(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         assert await client.hear(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         await client.say(b"hello")
@@ -188,14 +190,7 @@ async def test_a_client_that_was_not_invited_yet_is_not_too_slow(quick_rate: Non
 async def test_the_rate_of_an_invited_client_counts_from_the_invitation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "RATE_SECONDS", 0.8)
 
-    async def late(line: Line) -> None:
-        await line.head()
-        await asyncio.sleep(1.2)
-        await line.say(b"HTTP/1.1 100 Continue\r\n\r\n")
-        await line.until(b"hello")
-        await line.say(OK)
-
-    async with serving(Scripted(late)) as edge, calling(edge) as client:
+    async with serving(Scripted(_late)) as edge, calling(edge) as client:
         await client.say(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         assert await client.hear(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         await client.say(b"h")

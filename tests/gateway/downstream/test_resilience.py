@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
-from tests.fixtures.conversation import Line, Scripted, calling, eventually, respond, serving, silence
+from tests.fixtures.conversation import Held, Line, Scripted, calling, eventually, respond, serving, silence
+from tests.fixtures.ports import free_port
 from tests.fixtures.wire import OK, Edge, Target
 
 ASK = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -37,8 +37,7 @@ async def before(*targets: Target, **upstream: Any) -> AsyncIterator[Edge]:
 
 def dead_url() -> str:
     """Where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as once:
-        return f"http://127.0.0.1:{once.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 async def status(edge: Edge, asked: bytes = ASK) -> int:
@@ -161,20 +160,6 @@ async def test_weights_are_kept() -> None:
         for _ in range(8):
             assert await status(edge) == 200
         assert (heavy.text.count(b"GET / "), light.text.count(b"GET / ")) == (6, 2)
-
-
-class Held:
-    """A script: the head of an answer at once, its body after `open`."""
-
-    def __init__(self) -> None:
-        self.opened = asyncio.Event()
-
-    async def __call__(self, line: Line) -> None:
-        await line.head()
-        await line.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
-        await self.opened.wait()
-        await line.say(b"ok")
-        await respond(OK)(line)
 
 
 @pytest.mark.parametrize("leaves", [False, True])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.conversation import Line, Scripted, calling, eventually, respond, silence
+from tests.fixtures.conversation import Held, Line, Scripted, calling, eventually, respond, silence
 from tests.fixtures.gateway import ASK, Gateway, gateway_before
 from tests.fixtures.wire import OK, Target
 from tests.play import KEY
@@ -228,20 +228,6 @@ async def test_a_client_that_leaves_ends_the_call_of_the_fallback(before: Before
 
 
 # Places of the route
-
-
-class Held:
-    """A script: the head of an answer at once, its body after `opened`."""
-
-    def __init__(self) -> None:
-        self.opened = asyncio.Event()
-
-    async def __call__(self, line: Line) -> None:
-        await line.head()
-        await line.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
-        await self.opened.wait()
-        await line.say(b"ok")
-        await respond(OK)(line)
 
 
 PLACES = "upstream: one, bulkhead: {max_in_flight: 1, max_waiting: 1, wait_timeout: 300ms}"
