@@ -14,7 +14,7 @@ from gateway.upstream.balancing.round_robin import RoundRobinOptions
 from gateway.upstream.breaker import CircuitBreakerOptions
 from gateway.upstream.bulkhead import BulkheadOptions
 from gateway.upstream.health import HealthOptions
-from gateway.upstream.resolver import ResolverOptions
+from gateway.upstream.resolver import ResolverOptions, is_fixed
 from gateway.upstream.retry import RetryOptions
 from gateway.upstream.sticky import StickyOptions
 from gateway.upstream.target import TargetOptions, check_targets
@@ -96,6 +96,17 @@ class UpstreamOptions(Options):
         weights = {target.weight for target in self.targets if target.weight}
         if isinstance(self.balancer, RoundRobinOptions) and len(weights) > 1:
             raise ValueError("round_robin does not heed weights (write `balancer: weighted`, or leave them out)")
+        return self
+
+    @model_validator(mode="after")
+    def _some_can_be_ejected(self) -> UpstreamOptions:
+        passive = self.health.passive if self.health is not None else None
+        called = [target for target in self.targets if target.weight]
+        if passive is None or "max_ejected" not in passive.model_fields_set or not passive.max_ejected:
+            return self
+        if not passive.most_of(len(called)) and all(is_fixed(target.host) for target in called):
+            share, least = f"{passive.max_ejected * 100:g}%", -(-100 // len(called))
+            raise ValueError(f"max_ejected: {share} of {len(called)} is no target (write at least {least}%, or 0%)")
         return self
 
     @property

@@ -49,6 +49,10 @@ class PassiveOptions(Options):
             raise ValueError("longest_ejection is shorter than ejection (write at least as much)")
         return self
 
+    def most_of(self, targets: int) -> int:
+        """How many of so many targets may be ejected at the same time."""
+        return int(targets * self.max_ejected + 1e-9)
+
 
 class Record:
     """What became of a target's calls. `reason` is why it is ejected, and empty while it is not.
@@ -170,4 +174,4 @@ class Outliers:
 
     def _most(self) -> int:
         all_to_call = sum(1 for target in self._targets if target.weight)
-        return int(all_to_call * self._options.max_ejected + 1e-9)
+        return self._options.most_of(all_to_call)

@@ -58,7 +58,7 @@ class Name:
         unresolved = make(None)
         self.host = unresolved.host
         self.port = unresolved.port
-        self.is_fixed = self.host == "localhost" or _is_address(self.host)
+        self.is_fixed = is_fixed(self.host)
         self._make = make
         self._options = options
         self._failures = 0
@@ -188,7 +188,10 @@ def _has_route(family: int, address: tuple[object, ...]) -> bool:
     return True
 
 
-def _is_address(host: str) -> bool:
+def is_fixed(host: str) -> bool:
+    """Whether a host is one target for good: an address, or this machine."""
+    if host == "localhost":
+        return True
     try:
         ip_address(host)
     except ValueError:

@@ -53,6 +53,11 @@ class TargetOptions(Options):
         return value
 
     @property
+    def host(self) -> str:
+        """The address or the name."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
     def secure(self) -> bool:
         """Whether it speaks TLS."""
         return urlsplit(self.url).scheme == "https"

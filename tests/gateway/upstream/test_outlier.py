@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from gateway.upstream.options import UpstreamOptions
 from gateway.upstream.outlier import Outliers, PassiveOptions
 from gateway.upstream.target import Target
 from tests.fixtures.targets import make_targets
@@ -185,3 +188,28 @@ def test_what_is_known_goes_on_under_other_options():
 def test_impossible_thresholds_are_refused(options: dict[str, Any]):
     with pytest.raises(ValidationError):
         PassiveOptions.model_validate(options)
+
+
+def upstream(*hosts: str, max_ejected: str | None) -> UpstreamOptions:
+    passive = {} if max_ejected is None else {"max_ejected": max_ejected}
+    targets = [f"http://{host}:80" for host in hosts]
+    return UpstreamOptions.model_validate({"targets": targets, "health": {"passive": passive}})
+
+
+THREE = ("10.0.0.1", "10.0.0.2", "[fd00::3]")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "share", "said"),
+    [(THREE, "30%", "30% of 3 is no target (write at least 34%"), (("localhost",), "99.5%", "99.5% of 1")],
+)
+def test_a_share_that_is_no_target_is_refused(hosts: Sequence[str], share: str, said: str):
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        upstream(*hosts, max_ejected=share)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "share"), [(THREE, "34%"), (THREE, "0%"), (("one.internal",), "30%"), (("10.0.0.1",), None)]
+)
+def test_what_may_eject_a_target_or_is_meant_to_eject_none_is_taken(hosts: Sequence[str], share: str | None):
+    assert upstream(*hosts, max_ejected=share).health is not None
