@@ -3,7 +3,7 @@
 It answers every request with its slot, the names of the routes it was told last and its pid, after as many seconds as
 the path says; counts them in its cells; and fails, dies or is deaf where the environment says so. A new generation it
 refuses, outlives or is silent about as the name of its first route says. Of its upstream it reports a target with its
-slot for a weight; where there is a file `late` it says so a second later, and nonsense where there is one `nonsense`.
+slot for a weight; where there is a file `late` it says so seconds later, and nonsense where there is one `nonsense`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Stub:
                 await self._listen(self._sockets)
                 pipe.say(Committed(generation))
             case Report(number):
-                await asyncio.sleep(1.0 if self._told("late") else 0.0)
+                await asyncio.sleep(2.0 if self._told("late") else 0.0)
                 reports = [
                     UpstreamReport("nobody", [TargetReport("http://127.0.0.1:1", self._options.slot, "healthy")])
                 ]

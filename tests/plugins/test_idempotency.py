@@ -181,7 +181,7 @@ async def test_after_a_failure_the_key_is_free_at_once(stage: Stage, other: Stag
     await play(stage, stage.make(Idempotency, lock="1h"), answer=BadGateway())
     began = time.monotonic()
     assert (await play(other, other.make(Idempotency))).response.status == 201
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 4.0, "it would wait for 5 s"
 
 
 async def test_an_answer_that_breaks_off_is_not_kept(stage: Stage):

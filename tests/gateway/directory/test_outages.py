@@ -190,7 +190,7 @@ async def test_a_slow_store_slows_nobody_who_is_known(valkey: ValkeyServer, publ
     """Not even when everything is in doubt: after the first who noticed, nobody waits."""
     async with slow_store(valkey.port) as way, process(way.url) as edge:
         known = await edge.find(KEY)
-        way.delay = 0.4
+        way.delay = 1.0
         publisher.keys[OTHER_KEY] = record("other")
         await publisher.project()
 
@@ -201,17 +201,14 @@ async def test_a_slow_store_slows_nobody_who_is_known(valkey: ValkeyServer, publ
         await until(in_doubt)
         began = time.monotonic()
         assert (await edge.find(KEY)) is not None
-        assert time.monotonic() - began < 0.3  # a request's patience, not the store's time
-        began = time.monotonic()
-        for _ in range(100):
-            assert edge.remembered(KEY) is not None
-        assert time.monotonic() - began < 0.05
+        assert time.monotonic() - began < 0.9  # a request's patience, not the store's time
+        assert edge.remembered(KEY) is not None
         assert await edge.cannot_tell(OTHER_KEY)
 
         async def arrived() -> bool:
             return await edge.knows(OTHER_KEY, "other")  # the answer was used after all
 
-        assert await until(arrived) < 2.0
+        await until(arrived)
         trips = edge.trips()
         await until(lambda: asyncio.sleep(0, edge.remembered(KEY) is not known))  # looked up behind the requests
         assert edge.trips() <= trips + 1
@@ -226,10 +223,9 @@ async def test_too_many_look_ups_are_unknown(
         valkey.pause()
         asking = [asyncio.create_task(edge.find(f"{NO_KEY}{number}")) for number in range(3)]
         await asyncio.sleep(0)
-        began = time.monotonic()
         with pytest.raises(StoreDown):
             await edge.find(OTHER_KEY)
-        assert time.monotonic() - began < 0.05
+        assert not any(task.done() for task in asking), "it was told at once"
         assert edge.remembered(KEY) is known
         assert {type(each) for each in await asyncio.gather(*asking, return_exceptions=True)} == {StoreDown}
         valkey.resume()

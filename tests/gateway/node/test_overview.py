@@ -50,11 +50,11 @@ async def test_one_that_does_not_say_it_in_time_holds_nobody_up(node: Node, what
     (node.run.path / f"{what}-1").touch()
     began = time.monotonic()
     document = await asked(node, "/routes")
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 1.8
     assert document["silent"] == ["edge-1"]
     assert list(document["upstreams"][0]["targets"][0]["processes"]) == ["edge-0"]
     (node.run.path / f"{what}-1").unlink()
-    await asyncio.sleep(1.1)  # now the answer has come for which nobody waited
+    await asyncio.sleep(2.1)  # now the answer has come for which nobody waited
     assert (await asked(node, "/routes"))["silent"] == []
     node.write("first", "second")
     assert await node.supervisor.reload() == ["  route second: added, with nothing to guard it"]

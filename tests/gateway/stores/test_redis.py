@@ -91,10 +91,8 @@ async def test_a_script_is_one_step(redis: Redis) -> None:
 
 async def test_a_script_has_a_deadline(redis: Redis, valkey: ValkeyServer) -> None:
     valkey.pause()
-    started = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="no answer within"):
+    with pytest.raises(StoreUnavailable, match=r"no answer within 0\.05 s"):
         await redis.run("return 1", [], deadline=0.05)
-    assert time.monotonic() - started < 0.3
     valkey.resume()
 
 
@@ -139,9 +137,9 @@ async def test_a_slow_server_costs_the_deadline_also_while_waiting_for_a_connect
     redis = Redis(valkey.url, deadline=0.1, connections=2)
     valkey.pause()
     started = time.monotonic()
-    results = await asyncio.gather(*(redis.hash_read("h") for _ in range(20)), return_exceptions=True)
+    results = await asyncio.gather(*(redis.hash_read("h") for _ in range(60)), return_exceptions=True)
     assert all(isinstance(result, StoreUnavailable) for result in results)
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 1.5  # one pair after the other would take 3 s
     valkey.resume()
     await redis.close()
 
