@@ -37,7 +37,8 @@ class Config(PluginConfig):
 class Redirect(Plugin[Config]):
     """Sends clients to another address; who is there already goes on to the upstream.
 
-    An address that grows with each turn, such as `/v2{target}`, needs a route that it leads out of.
+    Paths that lead to each other in a circle are refused when the configuration is read. An address that grows with
+    each turn, such as `/v2{target}`, needs a route that it leads out of.
     """
 
     @classmethod
