@@ -10,6 +10,7 @@ from gateway.problem import BadRequest
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _SLASH: Final = re.compile(r"%2F|%5C")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
+_CLIMBS_IN_DISGUISE: Final = re.compile(r"\.\.?(?:;|%3B)")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -37,14 +38,15 @@ def path_pattern(pattern: str) -> tuple[list[str], bool]:
 def path_segments(path: str) -> list[str]:
     """A path in segments, unreserved escapes undone and dot segments resolved (RFC 3986 §6.2.2.2, §5.2.4).
 
-    Raises BadRequest for a broken escape, a NUL, or a path that climbs above its root.
+    Raises BadRequest for a broken escape, a NUL, a path that climbs above its root, and one that not all servers read
+    alike.
     """
     segments = path[1:].split("/")
     if "%" in path:
         if _BAD_ESCAPE.search(path):
             raise BadRequest("The path contains an escape that is not valid.")
         segments = [_normalized(segment) for segment in segments]
-    if ".." in path or "%" in path:
+    if ".." in path or "%" in path or "/.;" in path:
         _refuse_two_readings(segments)
     if "." in segments or ".." in segments:
         return _without_dots(segments)
@@ -67,9 +69,13 @@ def _normalized(segment: str) -> str:
 
 
 def _refuse_two_readings(segments: list[str]) -> None:
-    """`a//../b` and `a%2F../b` climb to different places, depending on who merges slashes or decodes them first."""
+    """`a//../b` and `a%2F../b` climb to different places, depending on who merges slashes or decodes them first; `..;x`
+    climbs where parameters of a segment (RFC 3986 §3.3) are taken off before dots are resolved, as in servlets.
+    """
     pieces = [piece for segment in segments for piece in _SLASH.split(segment)]
-    if ".." in pieces and (len(pieces) > len(segments) or "" in segments[:-1]):
+    if any(map(_CLIMBS_IN_DISGUISE.match, pieces)) or (
+        ".." in pieces and (len(pieces) > len(segments) or "" in segments[:-1])
+    ):
         raise BadRequest("The path climbs from a place that not all servers read alike.")
 
 

@@ -25,9 +25,7 @@ class Config(PluginConfig):
 
 
 class Line(msgspec.Struct):
-    """One request. Durations are milliseconds; what is not known, or does not apply, is null. The last three are what
-    authorization decided, where it refused or is to say why it did not.
-    """
+    """One request, as `AccessLog` says what it means."""
 
     time: str
     request_id: str
@@ -45,6 +43,7 @@ class Line(msgspec.Struct):
     bytes_out: int
     duration_ms: float
     upstream_ms: float
+    body_ms: float
     gateway_ms: float
     upstream: str | None
     user_agent: str
@@ -54,7 +53,17 @@ class Line(msgspec.Struct):
 
 
 class AccessLog(Plugin[Config]):
-    """Lines are handed to a sink that never makes a request wait; what it cannot take is dropped and counted."""
+    """A line has `time`, `request_id`, `client`, `method`, `host`, `path`, `route`, `consumer`, `organization`, `key`,
+    `status`, `outcome`, `bytes_in`, `bytes_out`, `upstream` and `user_agent`; what is not known, or does not apply, is
+    null.
+
+    Of `duration_ms`, `upstream_ms` is from the beginning of the call upstream to the head of its response, the body of
+    the request included; `body_ms` is how long the body of the response then took, as fast as the upstream sends it and
+    the client takes it; `gateway_ms` is all the rest. `wanted`, `allowed` and `because` are what authorization decided,
+    where it refused or is to say why it did not.
+
+    Lines are handed to a sink that never makes a request wait; what it cannot take is dropped and counted.
+    """
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
@@ -70,10 +79,13 @@ class AccessLog(Plugin[Config]):
             path, _, query = path.partition("?")
             path = f"{path}?{_QUERY_VALUE.sub('=', query)}"
         # Whole microseconds, because rounding costs more than all else here.
-        micros = int((exchange.finished_at - exchange.started_at) * 1_000_000)
-        waited = 0
-        if exchange.upstream_headed_at:
-            waited = int((exchange.upstream_headed_at - exchange.upstream_sent_at) * 1_000_000)
+        finished = exchange.finished_at
+        micros = int((finished - exchange.started_at) * 1_000_000)
+        waited = passed_on = 0
+        if exchange.upstream_sent_at:
+            headed = exchange.upstream_headed_at or finished
+            waited = int((headed - exchange.upstream_sent_at) * 1_000_000)
+            passed_on = int((finished - headed) * 1_000_000)
         self._write(
             Line(
                 self._time(exchange.admitted_at),
@@ -92,7 +104,8 @@ class AccessLog(Plugin[Config]):
                 exchange.bytes_out,
                 micros / 1000,
                 waited / 1000,
-                (micros - waited) / 1000,
+                passed_on / 1000,
+                (micros - waited - passed_on) / 1000,
                 exchange.upstream or None,
                 (request.headers.get("user-agent") or "")[:_LONGEST],
                 decision.wanted if decision is not None else None,

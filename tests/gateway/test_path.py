@@ -26,6 +26,12 @@ def test_a_path_is_read_one_way_however_it_is_spelled(path: str, normalized: str
     assert normalized_path(path) == normalized
 
 
+@pytest.mark.parametrize("path", ["/a/..;/b", "/a/..;x=1/b", "/a/%2e%2E;/b", "/a/..%3bx/b", "/.;/a", "/a%2f..;/b"])
+def test_a_path_that_climbs_for_servlets_only_is_refused(path: str):
+    with pytest.raises(BadRequest):
+        normalized_path(path)
+
+
 @pytest.mark.parametrize("path", ["/..", "/a/../..", "/%zz", "/%", "/%00"])
 def test_a_path_that_cannot_be_read_is_refused(path: str):
     with pytest.raises(BadRequest):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
 from gateway.clock import uuid_text
-from gateway.exchange import Response
+from gateway.exchange import Exchange, Response
 from gateway.problem import BadGateway
 from plugins.access_log import AccessLog
 from plugins.key_auth import KeyAuth
@@ -34,6 +36,27 @@ async def test_a_line_says_who_asked_for_what_and_what_came_of_it(stage: Stage):
     assert line["duration_ms"] >= line["upstream_ms"] >= 0
     assert line["gateway_ms"] >= 0
     assert line["time"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("sent", "headed", "said"),
+    [
+        (10.25, 11.0, {"upstream_ms": 750.0, "body_ms": 2000.0, "gateway_ms": 250.0}),
+        (10.25, 0.0, {"upstream_ms": 2750.0, "body_ms": 0.0, "gateway_ms": 250.0}),
+        (0.0, 0.0, {"upstream_ms": 0.0, "body_ms": 0.0, "gateway_ms": 3000.0}),
+    ],
+    ids=["answered", "never answered", "not called"],
+)
+async def test_the_time_of_a_slow_upstream_is_not_the_gateways(
+    stage: Stage, sent: float, headed: float, said: dict[str, float]
+):
+    exchange = Exchange(ask(), stage.clock)
+    exchange.started_at, exchange.finished_at = 10.0, 13.0
+    exchange.upstream_sent_at, exchange.upstream_headed_at = sent, headed
+    stage.make(AccessLog).on_finish(exchange)
+    (line,) = stage.access_log.lines
+    assert {name: line[name] for name in said} == said
+    assert line["duration_ms"] == 3000.0
 
 
 async def test_a_line_holds_no_secret(stage: Stage):
