@@ -7,7 +7,7 @@ the first whose kind is there decides. A refusal never says what was wrong.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Annotated, ClassVar, TypeAlias, TypeVar
 
 from pydantic import AfterValidator
@@ -47,6 +47,28 @@ def credentials_of(headers: Headers, scheme: str) -> str | None:
     return credentials.strip(" ") if said.lower() == scheme else None
 
 
+def insufficient_scope(exchange: Exchange, scopes: Iterable[str]) -> dict[str, str]:
+    """The field that asks for a token with these scopes (RFC 6750 §3.1); none where no token has said who calls."""
+    if not exchange.challenge:
+        return {}
+    return {"www-authenticate": f'{exchange.challenge}, error="insufficient_scope", scope="{" ".join(scopes)}"'}
+
+
+class NotOurs(Exception):
+    """A credential of this kind, which another authenticator of the same kind may know. It was left where it is.
+
+    `challenge` is what the refusal says if there is none.
+    """
+
+    def __init__(self, challenge: str) -> None:
+        super().__init__()
+        self._challenge = challenge
+
+    def refusal(self) -> Unauthorized:
+        """What is raised where nobody else knows it either."""
+        return Unauthorized(headers={"www-authenticate": self._challenge})
+
+
 class Authenticator(Plugin[C], ABC):
     """A plugin that says who calls. Override `authenticate`, and set `challenge` when you are made."""
 
@@ -59,11 +81,15 @@ class Authenticator(Plugin[C], ABC):
         """Who calls; None without a credential of this kind. What it took is not to be forwarded, unless asked.
 
         Plain where it usually need not wait; an awaitable when it must. Raises Unauthorized for a credential of this
-        kind that is not valid, and StoreDown or IssuerDown where nobody can tell now.
+        kind that is not valid, NotOurs for one that others should judge, and StoreDown or IssuerDown where nobody can
+        tell now.
         """
 
     def on_request(self, exchange: Exchange) -> Response | Awaitable[Response | None] | None:
-        found = self.authenticate(exchange)
+        try:
+            found = self.authenticate(exchange)
+        except NotOurs as left:
+            raise left.refusal() from None
         if type(found) is Claimed:
             found = self.services.directory.caller(found)
         if found is None or isinstance(found, Consumer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from gateway.authentication import Authenticator, Found
+from gateway.authentication import Authenticator, Found, NotOurs
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange
 from gateway.options import PluginList
@@ -23,6 +23,7 @@ class Config(PluginConfig):
 class AnyOf(Authenticator[Config]):
     """The first authenticator in the list that finds a credential of its kind decides, and no other one is asked: what
     is not valid is refused, and never taken for no credential at all. Without any, all of them say what they want.
+    Several `jwt_auth` stand side by side: each leaves tokens of other issuers for the others.
 
     So the order matters only to requests with several credentials. `anonymous` belongs at the end.
     """
@@ -42,20 +43,33 @@ class AnyOf(Authenticator[Config]):
     def authenticate(self, exchange: Exchange) -> Found:
         return self._ask(exchange, 0)
 
-    def _ask(self, exchange: Exchange, first: int) -> Found:
-        """What the first authenticator says that has something to say, from that place on."""
+    def _ask(self, exchange: Exchange, first: int, left: NotOurs | None = None) -> Found:
+        """What the first authenticator says that has something to say, from that place on.
+
+        `left` is a credential that one before has left for the others: with it nobody goes for one who has none.
+        """
         for place, part in enumerate(self.parts[first:], first):
-            found = part.authenticate(exchange)
+            if left is not None and part.lets_anybody_in:
+                continue
+            try:
+                found = part.authenticate(exchange)
+            except NotOurs as not_ours:
+                left = left or not_ours
+                continue
             if found is None:
                 continue
-            return found if isinstance(found, Consumer) else self._wait_for(exchange, found, place)
+            return found if isinstance(found, Consumer) else self._wait_for(exchange, found, place, left)
+        if left is not None:
+            raise left.refusal()
         return None
 
-    async def _wait_for(self, exchange: Exchange, found: Awaitable[Consumer | None], place: int) -> Consumer | None:
+    async def _wait_for(
+        self, exchange: Exchange, found: Awaitable[Consumer | None], place: int, left: NotOurs | None
+    ) -> Consumer | None:
         consumer = await found
         if consumer is not None:
             return consumer
-        next_ = self._ask(exchange, place + 1)
+        next_ = self._ask(exchange, place + 1, left)
         return next_ if next_ is None or isinstance(next_, Consumer) else await next_
 
     def refusal(self) -> Unauthorized:

@@ -46,6 +46,8 @@ class KeyAuth(Authenticator[Config]):
     A key of the control plane's may be restricted to routes and networks: elsewhere it is refused with 403.
     """
 
+    asks_for_secrets = True
+
     @classmethod
     def preview(cls, config: Config, exchange: Exchange) -> None:
         request = exchange.request

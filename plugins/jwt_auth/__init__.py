@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import NoReturn
 
-from gateway.authentication import Authenticator, Found
+from gateway.authentication import Authenticator, Found, NotOurs
 from gateway.consumers import Consumer
 from gateway.cookie import without_cookie
 from gateway.exchange import Exchange, Request
@@ -13,10 +13,10 @@ from gateway.headers import Headers
 from gateway.path import without_parameter
 from gateway.problem import Unauthorized
 from gateway.services import Services
-from plugins.jwt_auth.compact import InvalidToken, looks_like_token
+from plugins.jwt_auth.compact import InvalidToken, Presented, looks_like_token
 from plugins.jwt_auth.issuer_keys import IssuerKeys
 from plugins.jwt_auth.options import Config
-from plugins.jwt_auth.verifier import Presented, Verifier
+from plugins.jwt_auth.verifier import Verifier
 
 __all__ = ["Config", "JwtAuth"]
 
@@ -24,11 +24,14 @@ __all__ = ["Config", "JwtAuth"]
 class JwtAuth(Authenticator[Config]):
     """Refuses with 401 and never says why. What is no JWT, such as an API key, is left for other authenticators. While
     nobody can tell whether a token is valid, because its issuer's keys could not be fetched, it is answered with 503.
+    In `any_of`, a token whose `iss` is another one is left for the other `jwt_auth` in the list: one for each issuer.
 
     Tokens are read as strictly as RFC 8725 advises: one whose header has `crit`, `jku`, `jwk`, `x5u`, `x5c`, `b64`,
     `zip` or `enc`, or that holds another token, is refused; all other members are ignored (RFC 7515 §4), `x5t` among
     them. The paths of claims make tokens of Supabase, Auth0, Keycloak and Entra work; each has an example.
     """
+
+    asks_for_secrets = True
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
@@ -57,7 +60,7 @@ class JwtAuth(Authenticator[Config]):
         self._verifier.inherit(previous._verifier)
 
     async def start(self) -> None:
-        self._verifier.start()
+        await self._verifier.start()
 
     async def stop(self) -> None:
         self._verifier.stop()
@@ -73,6 +76,7 @@ class JwtAuth(Authenticator[Config]):
             found = self._consumer(presented)
         except InvalidToken:
             self._refuse()
+        exchange.challenge = self.challenge
         return found if isinstance(found, Consumer) else self._waited(found)
 
     async def _waited(self, found: Awaitable[Consumer]) -> Consumer:
@@ -86,46 +90,37 @@ class JwtAuth(Authenticator[Config]):
         raise Unauthorized(headers={"www-authenticate": self._invalid}) from None
 
     def _in_fields(self, headers: Headers) -> Presented | None:
-        """The one token in the header fields, which is taken out of them unless it is to be forwarded."""
-        found: list[str] = []
-        if self._header is not None:
-            found += self._in_field(headers, self._header)
+        """The one token in the header fields, which is taken out of them unless it is to be forwarded.
+
+        Raises InvalidToken, and NotOurs.
+        """
+        found = headers.getall(self._header) if self._header is not None else []
         if self._cookie is not None:
-            found += self._in_cookies(headers, self._cookie)
+            found += without_cookie("; ".join(headers.getall("cookie")), self._cookie)[1]
         if self.config.bearer:
-            found += self._in_authorization(headers)
-        return _only(found)
+            found += _in_authorization(headers)
+        presented = self._only(found)
+        if presented is not None and not self._forward:
+            self._take(headers)
+        return presented
 
-    def _in_authorization(self, headers: Headers) -> list[str]:
-        fields = headers.getall("authorization")
-        if len(fields) > 1:
-            raise InvalidToken("several fields Authorization")
-        scheme, _, token = fields[0].partition(" ") if fields else ("", "", "")
-        token = token.strip(" ")
-        if scheme.lower() != "bearer" or not looks_like_token(token):
-            return []
-        if not self._forward:
+    def _take(self, headers: Headers) -> None:
+        """Take out all that holds a token, wherever it may be."""
+        if self._header is not None and any(map(looks_like_token, headers.getall(self._header))):
+            del headers[self._header]
+        if self.config.bearer and any(map(looks_like_token, _in_authorization(headers))):
             del headers["authorization"]
-        return [token]
-
-    def _in_field(self, headers: Headers, name: str) -> list[str]:
-        found = [token for token in headers.getall(name) if looks_like_token(token)]
-        if found and not self._forward:
-            del headers[name]
-        return found
-
-    def _in_cookies(self, headers: Headers, name: str) -> list[str]:
-        kept, found = without_cookie("; ".join(headers.getall("cookie")), name)
-        found = [token for token in found if looks_like_token(token)]
-        if found and not self._forward:
+        if self._cookie is None:
+            return
+        kept, found = without_cookie("; ".join(headers.getall("cookie")), self._cookie)
+        if any(map(looks_like_token, found)):
             del headers["cookie"]
             if kept:
                 headers.add("Cookie", kept)
-        return found
 
     def _in_target(self, request: Request, name: str, in_fields: Presented | None) -> Presented | None:
         target, values = without_parameter(request.target, name)
-        presented = _only([token for token in values if looks_like_token(token)])
+        presented = self._only(values)
         if presented is None:
             return in_fields
         if in_fields is not None and presented != in_fields:
@@ -134,11 +129,23 @@ class JwtAuth(Authenticator[Config]):
             request.target = target
         return presented
 
+    def _only(self, credentials: list[str]) -> Presented | None:
+        """The one token among them, however often. Raises InvalidToken for different ones, and NotOurs."""
+        tokens = {text for text in credentials if looks_like_token(text)}
+        if not tokens:
+            return None
+        if len(tokens) > 1:
+            raise InvalidToken("several tokens")
+        presented = Presented.of(tokens.pop())
+        if self._verifier.leaves(presented):
+            raise NotOurs(self._invalid)
+        return presented
 
-def _only(tokens: list[str]) -> Presented | None:
-    """The one token there is, however often. Raises InvalidToken for different ones."""
-    if not tokens:
-        return None
-    if len(set(tokens)) > 1:
-        raise InvalidToken("several tokens")
-    return Presented.of(tokens[0])
+
+def _in_authorization(headers: Headers) -> list[str]:
+    """What Authorization says to bearers. Raises InvalidToken for several such fields."""
+    fields = headers.getall("authorization")
+    if len(fields) > 1:
+        raise InvalidToken("several fields Authorization")
+    scheme, _, credentials = fields[0].partition(" ") if fields else ("", "", "")
+    return [credentials.strip(" ")] if scheme.lower() == "bearer" else []

@@ -205,7 +205,7 @@ async def test_an_issuer_that_comes_back_is_noticed_without_a_request(stage: Sta
     hands = Hands(stage)
     issuer.answers["/keys"] = (500, {}, b"")
     keys: IssuerKeys = stage.make(JwtAuth, **fetching(issuer))._issuer_keys()
-    keys.start()
+    await keys.start()
     await until(lambda: fetched(stage, f"{issuer.url}/keys", "failed"))
     assert not keys.known
     issuer.publish(jwk("ES256", "ES256"))
