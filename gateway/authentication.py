@@ -20,7 +20,25 @@ from gateway.plugin import AUTHENTICATION, Plugin, PluginConfig
 from gateway.problem import Unauthorized
 
 C = TypeVar("C", bound=PluginConfig)
-Found: TypeAlias = Consumer | Awaitable[Consumer | None] | None
+
+
+class NotOurs:
+    """A credential of this kind, which another authenticator of the same kind may know. It was left where it is.
+
+    `challenge` is what the refusal says if there is none.
+    """
+
+    __slots__ = ("_challenge",)
+
+    def __init__(self, challenge: str) -> None:
+        self._challenge = challenge
+
+    def refusal(self) -> Unauthorized:
+        """What is raised where nobody else knows it either."""
+        return Unauthorized(headers={"www-authenticate": self._challenge})
+
+
+Found: TypeAlias = Consumer | NotOurs | Awaitable[Consumer | None] | None
 
 
 def _quotable(value: str) -> str:
@@ -54,21 +72,6 @@ def insufficient_scope(exchange: Exchange, scopes: Iterable[str]) -> dict[str, s
     return {"www-authenticate": f'{exchange.challenge}, error="insufficient_scope", scope="{" ".join(scopes)}"'}
 
 
-class NotOurs(Exception):
-    """A credential of this kind, which another authenticator of the same kind may know. It was left where it is.
-
-    `challenge` is what the refusal says if there is none.
-    """
-
-    def __init__(self, challenge: str) -> None:
-        super().__init__()
-        self._challenge = challenge
-
-    def refusal(self) -> Unauthorized:
-        """What is raised where nobody else knows it either."""
-        return Unauthorized(headers={"www-authenticate": self._challenge})
-
-
 class Authenticator(Plugin[C], ABC):
     """A plugin that says who calls. Override `authenticate`, and set `challenge` when you are made."""
 
@@ -78,23 +81,22 @@ class Authenticator(Plugin[C], ABC):
 
     @abstractmethod
     def authenticate(self, exchange: Exchange) -> Found:
-        """Who calls; None without a credential of this kind. What it took is not to be forwarded, unless asked.
+        """Who calls; None without a credential of this kind, NotOurs for one that others of this kind should judge.
+        What it took is not to be forwarded, unless asked.
 
         Plain where it usually need not wait; an awaitable when it must. Raises Unauthorized for a credential of this
-        kind that is not valid, NotOurs for one that others should judge, and StoreDown or IssuerDown where nobody can
-        tell now.
+        kind that is not valid, and StoreDown or IssuerDown where nobody can tell now.
         """
 
     def on_request(self, exchange: Exchange) -> Response | Awaitable[Response | None] | None:
-        try:
-            found = self.authenticate(exchange)
-        except NotOurs as left:
-            raise left.refusal() from None
+        found = self.authenticate(exchange)
         if type(found) is Claimed:
             found = self.services.directory.caller(found)
         if found is None or isinstance(found, Consumer):
             self._admit(exchange, found)
             return None
+        if isinstance(found, NotOurs):
+            raise found.refusal()
         return self._wait(exchange, found)
 
     async def _wait(self, exchange: Exchange, found: Awaitable[Consumer | None]) -> None:

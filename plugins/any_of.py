@@ -51,17 +51,14 @@ class AnyOf(Authenticator[Config]):
         for place, part in enumerate(self.parts[first:], first):
             if left is not None and part.lets_anybody_in:
                 continue
-            try:
-                found = part.authenticate(exchange)
-            except NotOurs as not_ours:
-                left = left or not_ours
-                continue
-            if found is None:
-                continue
-            return found if isinstance(found, Consumer) else self._wait_for(exchange, found, place, left)
-        if left is not None:
-            raise left.refusal()
-        return None
+            found = part.authenticate(exchange)
+            if isinstance(found, Consumer):
+                return found
+            if isinstance(found, NotOurs):
+                left = left or found
+            elif found is not None:
+                return self._wait_for(exchange, found, place, left)
+        return left
 
     async def _wait_for(
         self, exchange: Exchange, found: Awaitable[Consumer | None], place: int, left: NotOurs | None
@@ -69,8 +66,10 @@ class AnyOf(Authenticator[Config]):
         consumer = await found
         if consumer is not None:
             return consumer
-        next_ = self._ask(exchange, place + 1, left)
-        return next_ if next_ is None or isinstance(next_, Consumer) else await next_
+        following = self._ask(exchange, place + 1, left)
+        if isinstance(following, NotOurs):
+            raise following.refusal()
+        return following if following is None or isinstance(following, Consumer) else await following
 
     def refusal(self) -> Unauthorized:
         challenges = [part.challenge for part in self.parts if not part.lets_anybody_in]

@@ -102,7 +102,7 @@ class MtlsAuth(Authenticator[Config]):
     async def stop(self) -> None:
         self._known.release()
 
-    def authenticate(self, exchange: Exchange) -> Consumer | None:
+    def authenticate(self, exchange: Exchange) -> Consumer | NotOurs | None:
         request = exchange.request
         request.headers.once(self._strip)
         certificate = request.certificate
@@ -115,9 +115,7 @@ class MtlsAuth(Authenticator[Config]):
             ours = not self.config.issuers or any(map(certificate.is_signed_by, self.config.issuers))
             consumer = ours and self._holder(certificate)
             self._known.put(certificate.fingerprint, consumer, _HOUR)
-        if consumer is False:
-            raise NotOurs(self.challenge)
-        return consumer
+        return NotOurs(self.challenge) if consumer is False else consumer
 
     def _holder(self, certificate: ClientCertificate) -> Consumer:
         """Raises Unauthorized for a certificate that is nobody's."""

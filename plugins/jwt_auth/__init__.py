@@ -42,6 +42,7 @@ class JwtAuth(Authenticator[Config]):
         self._find = self._in_fields  # bound once: `Headers.once` knows it again
         self.challenge = f'Bearer realm="{config.realm}"'
         self._invalid = f'{self.challenge}, error="invalid_token"'
+        self._left = NotOurs(self._invalid)
         key = ("jwt_auth", config.model_dump_json())
         self._verifier = services.joint(key, lambda: Verifier(config, services, self._issuer_keys()))
         self._consumer = self._verifier.consumer
@@ -73,6 +74,8 @@ class JwtAuth(Authenticator[Config]):
                 presented = self._in_target(request, self._query, presented)
             if presented is None:
                 return None
+            if presented.foreign:
+                return self._left
             found = self._consumer(presented)
         except InvalidToken:
             self._refuse()
@@ -90,62 +93,58 @@ class JwtAuth(Authenticator[Config]):
         raise Unauthorized(headers={"www-authenticate": self._invalid}) from None
 
     def _in_fields(self, headers: Headers) -> Presented | None:
-        """The one token in the header fields, which is taken out of them unless it is to be forwarded.
-
-        Raises InvalidToken, and NotOurs.
-        """
-        found = headers.getall(self._header) if self._header is not None else []
-        if self._cookie is not None:
-            found += without_cookie("; ".join(headers.getall("cookie")), self._cookie)[1]
-        if self.config.bearer:
-            found += _in_authorization(headers)
-        presented = self._only(found)
-        if presented is not None and not self._forward:
-            self._take(headers)
-        return presented
-
-    def _take(self, headers: Headers) -> None:
-        """Take out all that holds a token, wherever it may be."""
-        if self._header is not None and any(map(looks_like_token, headers.getall(self._header))):
-            del headers[self._header]
-        if self.config.bearer and any(map(looks_like_token, _in_authorization(headers))):
+        """The one token in the header fields, which is taken out of them unless it is foreign, or to be forwarded."""
+        bearers = _in_authorization(headers) if self.config.bearer else []
+        in_field = _tokens(headers.getall(self._header)) if self._header is not None else []
+        in_cookies = _tokens(_cookies(headers, self._cookie)[1]) if self._cookie is not None else []
+        presented = self._only([*bearers, *in_field, *in_cookies])
+        if presented is None or presented.foreign or self._forward:
+            return presented
+        if bearers:
             del headers["authorization"]
-        if self._cookie is None:
-            return
-        kept, found = without_cookie("; ".join(headers.getall("cookie")), self._cookie)
-        if any(map(looks_like_token, found)):
+        if in_field and self._header is not None:
+            del headers[self._header]
+        if in_cookies and self._cookie is not None:
+            kept, _ = _cookies(headers, self._cookie)
             del headers["cookie"]
             if kept:
                 headers.add("Cookie", kept)
+        return presented
 
     def _in_target(self, request: Request, name: str, in_fields: Presented | None) -> Presented | None:
         target, values = without_parameter(request.target, name)
-        presented = self._only(values)
+        presented = self._only(_tokens(values))
         if presented is None:
             return in_fields
         if in_fields is not None and presented != in_fields:
             raise InvalidToken("two tokens")
-        if not self._forward:
+        if not (presented.foreign or self._forward):
             request.target = target
         return presented
 
-    def _only(self, credentials: list[str]) -> Presented | None:
-        """The one token among them, however often. Raises InvalidToken for different ones, and NotOurs."""
-        tokens = {text for text in credentials if looks_like_token(text)}
+    def _only(self, tokens: list[str]) -> Presented | None:
+        """The one token among them, however often. Raises InvalidToken for different ones."""
         if not tokens:
             return None
-        if len(tokens) > 1:
+        if len(tokens) > 1 and len(set(tokens)) > 1:
             raise InvalidToken("several tokens")
-        presented = Presented.of(tokens.pop())
-        if self._verifier.leaves(presented):
-            raise NotOurs(self._invalid)
-        return presented
+        presented = Presented.of(tokens[0])
+        return presented._replace(foreign=True) if self._verifier.leaves(presented) else presented
 
 
 def _in_authorization(headers: Headers) -> list[str]:
-    """What Authorization says to bearers. Raises InvalidToken for several such fields."""
+    """The token that Authorization says to bearers. Raises InvalidToken for several such fields."""
     fields = headers.getall("authorization")
     if len(fields) > 1:
         raise InvalidToken("several fields Authorization")
     scheme, _, credentials = fields[0].partition(" ") if fields else ("", "", "")
-    return [credentials.strip(" ")] if scheme.lower() == "bearer" else []
+    return _tokens([credentials.strip(" ")]) if scheme.lower() == "bearer" else []
+
+
+def _cookies(headers: Headers, name: str) -> tuple[str, list[str]]:
+    """The field Cookie without those of this name, and their values."""
+    return without_cookie("; ".join(headers.getall("cookie")), name)
+
+
+def _tokens(credentials: list[str]) -> list[str]:
+    return [text for text in credentials if looks_like_token(text)]

@@ -28,10 +28,13 @@ class InvalidToken(Exception):
 
 
 class Presented(NamedTuple):
-    """A token as a request brought it, and its SHA-256, made once for requests that repeat it."""
+    """A token as a request brought it, and its SHA-256, made once for requests that repeat it. A `foreign` one is for
+    others to judge.
+    """
 
     text: str
     digest: bytes
+    foreign: bool = False
 
     @classmethod
     def of(cls, text: str) -> Presented:
