@@ -76,6 +76,8 @@ class Authenticator(Plugin[C], ABC):
     """A plugin that says who calls. Override `authenticate`, and set `challenge` when you are made."""
 
     guards: ClassVar[str] = AUTHENTICATION
+    disbelieved: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say what it alone can find out: they are taken out of requests, whichever authenticator decides."""
     challenge: str = ""
     """What a refusal asks for, in the field WWW-Authenticate (RFC 9110 §11.6.1)."""
 

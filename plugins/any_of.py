@@ -8,9 +8,11 @@ from typing import Any
 from gateway.authentication import Authenticator, Found, NotOurs
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange
+from gateway.headers import Headers
 from gateway.options import PluginList
 from gateway.plugin import AnyPlugin, PluginConfig
 from gateway.problem import Unauthorized
+from gateway.services import Services
 
 
 class Config(PluginConfig):
@@ -40,7 +42,21 @@ class AnyOf(Authenticator[Config]):
             return "does more than say who calls: it has to stand on its own"
         return None
 
+    def __init__(self, config: Config, services: Services) -> None:
+        super().__init__(config, services)
+        self._pretended: frozenset[str] = frozenset()
+        self._strip = self._without_pretended  # bound once: `Headers.once` knows it again
+
+    async def start(self) -> None:
+        self._pretended = frozenset().union(*(part.disbelieved for part in self.parts))
+
+    def _without_pretended(self, headers: Headers) -> None:
+        for name, _ in headers.pick(self._pretended):
+            del headers[name]
+
     def authenticate(self, exchange: Exchange) -> Found:
+        if self._pretended:
+            exchange.request.headers.once(self._strip)
         return self._ask(exchange, 0)
 
     def _ask(self, exchange: Exchange, first: int, left: NotOurs | None = None) -> Found:

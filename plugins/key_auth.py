@@ -103,7 +103,7 @@ class KeyAuth(Authenticator[Config]):
         if len(found) > 1:
             raise self.refusal()
         scheme, _, token = found[0].partition(" ")
-        token = token.strip()
+        token = token.strip(" ")
         if scheme.lower() != "bearer" or not token.startswith(PREFIX):
             return ()  # some other credential, for the upstream
         if not self._forward:

@@ -11,7 +11,7 @@ from gateway.authentication import Authenticator, NotOurs, Realm
 from gateway.consumers import CertificateFact, Consumer
 from gateway.exchange import Exchange
 from gateway.expiring import Expiring
-from gateway.headers import Headers
+from gateway.headers import Headers, twins
 from gateway.metrics import GaugePart
 from gateway.options import Options
 from gateway.plugin import PluginConfig
@@ -19,7 +19,8 @@ from gateway.services import Services
 from gateway.template import compiled
 from gateway.tls.certificate import Authorities, ClientCertificate
 
-_PRETENDED: Final = ("client-cert", "client-cert-chain", "x-forwarded-client-cert")
+_TELLING: Final = ("client-cert", "client-cert-chain", "x-forwarded-client-cert")
+_PRETENDED: Final = frozenset(spelling for name in _TELLING for spelling in (name, *twins(name)))
 """Fields by which proxies tell of certificates (RFC 9440, Envoy). Nobody who sends them here is believed."""
 _HOUR: Final = 3600.0
 _ASKED: Final = 4096
@@ -33,6 +34,11 @@ _FACTS: Final[Mapping[str, Callable[[ClientCertificate], tuple[str, ...]]]] = {
     "certificate.issuer": lambda certificate: (certificate.issuer,),
 }
 """What a certificate says: by its name in templates and attributes and, less the prefix, under `consumers`."""
+
+
+def _without_pretended(headers: Headers) -> None:
+    for name, _ in headers.pick(_PRETENDED):
+        del headers[name]
 
 
 def _fact(name: str) -> Callable[[ClientCertificate], tuple[str, ...]]:
@@ -85,11 +91,11 @@ class MtlsAuth(Authenticator[Config]):
     """
 
     needs_client_certificates = True
+    disbelieved = _PRETENDED
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self.challenge = f'Certificate realm="{config.realm}"'
-        self._strip = _without_pretended
         self._consumers = services.consumers.certificates
         size = services.metrics.gauge(
             "tallygate_mtls_auth_remembered", "Client certificates whose holder is remembered."
@@ -104,7 +110,7 @@ class MtlsAuth(Authenticator[Config]):
 
     def authenticate(self, exchange: Exchange) -> Consumer | NotOurs | None:
         request = exchange.request
-        request.headers.once(self._strip)
+        request.headers.once(_without_pretended)
         certificate = request.certificate
         if certificate is None:
             return None
@@ -150,8 +156,3 @@ def _filled(template: str, certificate: ClientCertificate) -> str:
     if any(len(value) != 1 for value in values):
         raise ValueError("not said, or said more than once")
     return form % tuple([value[0] for value in values])
-
-
-def _without_pretended(headers: Headers) -> None:
-    for name in _PRETENDED:
-        del headers[name]
