@@ -10,7 +10,7 @@ from gateway.claims import ClaimMapping, OneOrMore, Revocable, is_for, moment_of
 from gateway.consumers import Consumer
 from gateway.expiring import Expiring
 from gateway.metrics import GaugePart
-from gateway.problem import IssuerDown
+from gateway.problem import IssuerDown, Overloaded
 from gateway.services import Services
 from gateway.single_flight import SingleFlight
 from plugins.introspection.endpoint import Endpoint
@@ -107,7 +107,7 @@ class Tokens:
             return None
         try:
             return await self._questions.join(presented.digest, lambda: self._ask(presented))
-        except IssuerDown:
+        except (IssuerDown, Overloaded):  # a flood of invented tokens keeps out nobody who is known
             stale = self._held(presented.digest)
             if stale is None:
                 raise
