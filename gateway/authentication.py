@@ -7,7 +7,7 @@ the first whose kind is there decides. A refusal never says what was wrong.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Annotated, ClassVar, TypeAlias, TypeVar
 
 from pydantic import AfterValidator
@@ -20,7 +20,25 @@ from gateway.plugin import AUTHENTICATION, Plugin, PluginConfig
 from gateway.problem import Unauthorized
 
 C = TypeVar("C", bound=PluginConfig)
-Found: TypeAlias = Consumer | Awaitable[Consumer | None] | None
+
+
+class NotOurs:
+    """A credential of this kind, which another authenticator of the same kind may know. It was left where it is.
+
+    `challenge` is what the refusal says if there is none.
+    """
+
+    __slots__ = ("_challenge",)
+
+    def __init__(self, challenge: str) -> None:
+        self._challenge = challenge
+
+    def refusal(self) -> Unauthorized:
+        """What is raised where nobody else knows it either."""
+        return Unauthorized(headers={"www-authenticate": self._challenge})
+
+
+Found: TypeAlias = Consumer | NotOurs | Awaitable[Consumer | None] | None
 
 
 def _quotable(value: str) -> str:
@@ -47,16 +65,26 @@ def credentials_of(headers: Headers, scheme: str) -> str | None:
     return credentials.strip(" ") if said.lower() == scheme else None
 
 
+def insufficient_scope(exchange: Exchange, scopes: Iterable[str]) -> dict[str, str]:
+    """The field that asks for a token with these scopes (RFC 6750 §3.1); none where no token has said who calls."""
+    if not exchange.challenge:
+        return {}
+    return {"www-authenticate": f'{exchange.challenge}, error="insufficient_scope", scope="{" ".join(scopes)}"'}
+
+
 class Authenticator(Plugin[C], ABC):
     """A plugin that says who calls. Override `authenticate`, and set `challenge` when you are made."""
 
     guards: ClassVar[str] = AUTHENTICATION
+    disbelieved: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say what it alone can find out: they are taken out of requests, whichever authenticator decides."""
     challenge: str = ""
     """What a refusal asks for, in the field WWW-Authenticate (RFC 9110 §11.6.1)."""
 
     @abstractmethod
     def authenticate(self, exchange: Exchange) -> Found:
-        """Who calls; None without a credential of this kind. What it took is not to be forwarded, unless asked.
+        """Who calls; None without a credential of this kind, NotOurs for one that others of this kind should judge.
+        What it took is not to be forwarded, unless asked.
 
         Plain where it usually need not wait; an awaitable when it must. Raises Unauthorized for a credential of this
         kind that is not valid, and StoreDown or IssuerDown where nobody can tell now.
@@ -69,6 +97,8 @@ class Authenticator(Plugin[C], ABC):
         if found is None or isinstance(found, Consumer):
             self._admit(exchange, found)
             return None
+        if isinstance(found, NotOurs):
+            raise found.refusal()
         return self._wait(exchange, found)
 
     async def _wait(self, exchange: Exchange, found: Awaitable[Consumer | None]) -> None:

@@ -11,8 +11,11 @@ from pydantic import AfterValidator, Field
 from gateway.directory.claimed import Claimed
 from gateway.json_path import Steps, value_at
 from gateway.options import Options
+from gateway.projection import RevocationKind
 
 Claims: TypeAlias = Mapping[str, Any]
+Revocable: TypeAlias = tuple[tuple[RevocationKind, str], ...]
+"""What a token can be revoked by before it ends: kinds, and what each of them is called."""
 
 _DOT: Final = re.compile(r"(?<!\\)\.")
 _LATEST: Final = 253402300800  # the end of the year 9999; what is beyond was not meant as seconds
@@ -69,6 +72,12 @@ class ClaimsOptions(Options):
     """Permissions: a list, or a text with spaces between them."""
     attributes: dict[str, ClaimPath] = {}
     """Other facts about the caller, for conditions: name and path of each. They are text, numbers, true or false."""
+    token_id: ClaimPaths = ["jti"]
+    """The token itself, which can be revoked; Entra calls it `uti`."""
+    session: ClaimPaths = ["sid", "session_id"]
+    """The session, which can be revoked."""
+    subject: ClaimPaths = "sub"
+    """Whose token it is: all of somebody's can be revoked."""
 
 
 class ClaimMapping:
@@ -83,6 +92,11 @@ class ClaimMapping:
         self._scopes = paths_of(options.scopes)
         self._permissions = paths_of(options.permissions)
         self._attributes = {name: [steps_of(path)] for name, path in options.attributes.items()}
+        self._revocable: dict[RevocationKind, list[Steps]] = {
+            "jti": paths_of(options.token_id),
+            "session": paths_of(options.session),
+            "subject": paths_of(options.subject),
+        }
 
     def consumer(self, claims: Claims) -> Claimed:
         """Who the claims describe. Raises ValueError for claims that cannot stand where they are to go."""
@@ -100,6 +114,11 @@ class ClaimMapping:
             permissions=tuple(_words(claims, self._permissions, apart=True)),
             attributes={name: text for name, text in attributes.items() if text},
         )
+
+    def revocable(self, claims: Claims) -> Revocable:
+        """What the token can be revoked by. Raises ValueError for a claim that is no name."""
+        named = [(kind, text_at(claims, paths)) for kind, paths in self._revocable.items()]
+        return tuple((kind, text) for kind, text in named if text)
 
 
 def paths_of(paths: ClaimPaths) -> list[Steps]:

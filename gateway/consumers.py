@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from gateway.options import Options
 from gateway.passwords import check_hash
 from gateway.permissions import Grants, PermissionText
+from gateway.tls.certificate import Authorities
 
 CONSUMER_FIELD: Final = "X-Tallygate-Consumer"
 ORGANIZATION_FIELD: Final = "X-Tallygate-Organization"
@@ -122,6 +123,9 @@ class CertificateOptions(Options):
     """A mail address among its alternative names."""
     subject: str | None = None
     """Its subject, whole, as RFC 4514 writes it: `CN=robot,O=Acme`."""
+    issuer: Authorities | None = None
+    """Certificate, in PEM, of the authority that must itself have signed it, such as `${file:partner.pem}`; null for
+    any that the listener's `client_ca` stands for."""
 
     @model_validator(mode="after")
     def _known_by_one_thing(self) -> Self:
@@ -217,8 +221,8 @@ class Consumers:
     """All consumers of the configuration, found by the SHA-256 of their key, and by what else they may show.
 
     `roles` are the configuration's.
-    `passwords`: user name → (hash, consumer); `hmac_keys`: id → (secret, consumer); `certificates` by what they are
-    known by. These are dictionaries on names that are no secrets.
+    `passwords`: user name → (hash, consumer); `hmac_keys`: id → (secret, consumer); `certificates`: what they are
+    known by → (who must have signed them, consumer). These are dictionaries on names that are no secrets.
     """
 
     def __init__(self, options: Iterable[ConsumerOptions] = (), roles: Roles = MappingProxyType({})) -> None:
@@ -226,7 +230,7 @@ class Consumers:
         self._by_digest: dict[bytes, Consumer] = {}
         self.passwords: dict[str, tuple[str, Consumer]] = {}
         self.hmac_keys: dict[str, tuple[bytes, Consumer]] = {}
-        self.certificates: dict[CertificateFact, Consumer] = {}
+        self.certificates: dict[CertificateFact, tuple[Authorities | None, Consumer]] = {}
         for who in options:
             for key in who.keys:
                 self._by_digest[bytes.fromhex(key.sha256)] = self._consumer(who, key.id)
@@ -235,7 +239,7 @@ class Consumers:
             for hmac_key in who.hmac_keys:
                 self.hmac_keys[hmac_key.id] = b64decode(hmac_key.secret), self._consumer(who, hmac_key.id)
             for certificate in who.certificates:
-                self.certificates[certificate.known_by] = self._consumer(who, certificate.id)
+                self.certificates[certificate.known_by] = certificate.issuer, self._consumer(who, certificate.id)
 
     def _consumer(self, who: ConsumerOptions, key: str) -> Consumer:
         return Consumer(

@@ -128,6 +128,8 @@ class Exchange(dict[Note[Any], Any]):
     parameters: Mapping[str, str] = MappingProxyType({})
     consumer: Any = None
     """A consumers.Consumer once authentication named one."""
+    challenge = ""
+    """What asks for another token, in the field WWW-Authenticate, where it was a token that named the consumer."""
     decision: Any = None
     """A permissions.Decision where authorization wants it logged: always where it refused."""
     reached = -1

@@ -53,6 +53,11 @@ class Expiring(Generic[T]):
         if self._held.pop(key, None) is not None:
             self._size.set(len(self._held))
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._held.clear()
+        self._size.set(0)
+
     def retain(self) -> None:
         """One more uses this: a plugin, and for a while the one that takes its place at a reload."""
         self._users += 1
@@ -61,5 +66,4 @@ class Expiring(Generic[T]):
         """One of them is gone; with the last one goes all that was held."""
         self._users -= 1
         if self._users <= 0:
-            self._held.clear()
-            self._size.set(0)
+            self.clear()

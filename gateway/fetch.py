@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ssl import SSLContext
-from typing import Final
+from typing import Final, TypeAlias
 
 from aiohttp import (
     ClientConnectorError,
@@ -29,6 +29,9 @@ from gateway.headers import Headers
 
 _CONNECTIONS: Final = 256
 _READ_AT_ONCE: Final = 64 * 1024
+
+TlsTerms: TypeAlias = tuple[SSLContext, str]
+"""How a server is verified, and who it must be, where that is not by the system's authorities what its URL says."""
 
 
 class FetchFailed(Exception):
@@ -53,9 +56,17 @@ class Fetch:
     def __init__(self) -> None:
         self._session: ClientSession | None = None
 
-    async def get(self, url: str, *, within: float, limit: int, fields: Mapping[str, str] | None = None) -> Fetched:
+    async def get(
+        self,
+        url: str,
+        *,
+        within: float,
+        limit: int,
+        fields: Mapping[str, str] | None = None,
+        tls: TlsTerms | None = None,
+    ) -> Fetched:
         """GET `url` with these header fields; the body may hold `limit` bytes. Raises FetchFailed."""
-        return await self.send("GET", url, within=within, limit=limit, fields=fields)
+        return await self.send("GET", url, within=within, limit=limit, fields=fields, tls=tls)
 
     async def send(
         self,
@@ -66,9 +77,10 @@ class Fetch:
         limit: int,
         fields: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        tls: TlsTerms | None = None,
     ) -> Fetched:
         """A request of any method, with a body; the answer's may hold `limit` bytes. Raises FetchFailed."""
-        async with self._ask(method, url, within, fields, body=body) as response:
+        async with self._ask(method, url, within, fields, body=body, tls=tls) as response:
             answer = bytearray()
             async for piece in response.content.iter_chunked(_READ_AT_ONCE):
                 answer += piece
@@ -83,11 +95,9 @@ class Fetch:
         *,
         within: float,
         fields: Mapping[str, str] | None = None,
-        tls: tuple[SSLContext, str] | None = None,
+        tls: TlsTerms | None = None,
     ) -> int:
-        """GET `url` for the status alone; the body is not waited for. `tls` is how the server is verified, and who it
-        must be, where that is not what its URL says. Raises FetchFailed.
-        """
+        """GET `url` for the status alone; the body is not waited for. Raises FetchFailed."""
         async with self._ask("GET", url, within, fields, tls=tls) as response:
             return response.status
 
@@ -106,7 +116,7 @@ class Fetch:
         fields: Mapping[str, str] | None,
         *,
         body: bytes | None = None,
-        tls: tuple[SSLContext, str] | None = None,
+        tls: TlsTerms | None = None,
     ) -> AsyncIterator[ClientResponse]:
         if self._session is None:  # made where a loop runs
             self._session = ClientSession(

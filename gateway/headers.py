@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, Final, TypeAlias, TypeVar
 
 Line: TypeAlias = tuple[str, bytes]
@@ -27,6 +28,14 @@ _MOST_MADE: Final = 32
 _PICKED: Final = object()
 
 T = TypeVar("T")
+
+
+def twins(name: str) -> Iterator[str]:
+    """A name's spellings with underscores: a server that maps both to one variable takes the twin for the real one."""
+    for separators in product("-_", repeat=name.count("-")):
+        if "_" in separators:
+            parts = name.split("-")
+            yield "".join(part + separator for part, separator in zip(parts, (*separators, ""), strict=True))
 
 
 class Fields:

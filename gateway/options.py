@@ -10,7 +10,7 @@ import re
 import types
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, TypeGuard, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeGuard, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -80,6 +80,8 @@ def fields_by_key(kind: type[Options]) -> dict[str, str]:
 
 
 Unit = Literal["duration", "size", "rate", "statuses"]
+Way: TypeAlias = tuple[str, ...]
+"""The keys from a block to an option somewhere inside it."""
 
 
 def unit_of(metadata: Iterable[Any]) -> Unit | None:
@@ -254,6 +256,8 @@ _NAMES_UPSTREAM: Final = object()
 UpstreamName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$"), _NAMES_UPSTREAM]
 """The name of an upstream. In the options of a plugin it must be one that exists."""
 
+NAMES_ROLES: Final = object()
+"""Marks an option that lists names of the section `roles`: each must be one that exists."""
 
 _LISTS_PLUGINS: Final = object()
 
@@ -271,11 +275,24 @@ def lists_plugins(option: FieldInfo) -> bool:
     return _LISTS_PLUGINS in option.metadata
 
 
-def named_upstreams(options: Options) -> Iterator[tuple[str, ...]]:
+def blocks_of(options: Options, kind: type[Options]) -> Iterator[Way]:
+    """The keys that lead to each block of this kind, in a block and the blocks inside it."""
+    return (way for way, _, value in _within(options) if isinstance(value, kind))
+
+
+def named_upstreams(options: Options) -> Iterator[Way]:
     """The keys that lead to each option that names an upstream, in a block and the blocks inside it."""
+    return (way for way, option, _ in _within(options) if _NAMES_UPSTREAM in option.metadata)
+
+
+def named_roles(options: Options) -> Iterator[Way]:
+    """The keys that lead to each option that lists roles, in a block and the blocks inside it."""
+    return (way for way, option, _ in _within(options) if NAMES_ROLES in option.metadata)
+
+
+def _within(options: Options) -> Iterator[tuple[Way, FieldInfo, Any]]:
     for key, name in fields_by_key(type(options)).items():
         value = getattr(options, name)
+        yield (key,), type(options).model_fields[name], value
         if isinstance(value, Options):
-            yield from ((key, *inner) for inner in named_upstreams(value))
-        elif _NAMES_UPSTREAM in type(options).model_fields[name].metadata:
-            yield (key,)
+            yield from (((key, *way), option, inner) for way, option, inner in _within(value))

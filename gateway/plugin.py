@@ -49,6 +49,8 @@ class Plugin(Generic[C]):
     """It stands among those that guard, but keeps nobody out."""
     needs_client_certificates: ClassVar[bool] = False
     """It can do nothing unless some listener asks clients for certificates."""
+    asks_for_secrets: ClassVar[bool] = False
+    """What callers show to it can be used by whoever reads it on the way: it belongs behind TLS."""
     parts: tuple[AnyPlugin, ...] = ()
     """The plugins that its own options list (a `PluginList`). They are made, started and stopped as it is itself."""
 

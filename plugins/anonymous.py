@@ -12,6 +12,7 @@ from gateway.exchange import Exchange
 from gateway.expiring import Expiring
 from gateway.metrics import GaugePart
 from gateway.networks import subnet
+from gateway.options import NAMES_ROLES
 from gateway.permissions import PermissionText
 from gateway.plugin import PluginConfig
 from gateway.services import Services
@@ -30,7 +31,7 @@ class Config(PluginConfig):
     """Who pays for them."""
     subscription: Annotated[str, Field(pattern=r"^[!-~]{0,128}$")] = ""
     """The subscription that their usage is booked on."""
-    roles: list[Name] = []
+    roles: Annotated[list[Name], NAMES_ROLES] = []
     """Their roles: names of the section `roles`."""
     permissions: list[PermissionText] = []
     """What they may do beyond their roles, such as `books:read`, or with a leading `!` may not."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from gateway.authentication import Authenticator, Found
+from gateway.authentication import Authenticator, Found, NotOurs
 from gateway.consumers import Consumer
 from gateway.exchange import Exchange
+from gateway.headers import Headers
 from gateway.options import PluginList
 from gateway.plugin import AnyPlugin, PluginConfig
 from gateway.problem import Unauthorized
+from gateway.services import Services
 
 
 class Config(PluginConfig):
@@ -23,6 +25,7 @@ class Config(PluginConfig):
 class AnyOf(Authenticator[Config]):
     """The first authenticator in the list that finds a credential of its kind decides, and no other one is asked: what
     is not valid is refused, and never taken for no credential at all. Without any, all of them say what they want.
+    Several `jwt_auth` stand side by side: each leaves tokens of other issuers for the others.
 
     So the order matters only to requests with several credentials. `anonymous` belongs at the end.
     """
@@ -39,24 +42,50 @@ class AnyOf(Authenticator[Config]):
             return "does more than say who calls: it has to stand on its own"
         return None
 
+    def __init__(self, config: Config, services: Services) -> None:
+        super().__init__(config, services)
+        self._pretended: frozenset[str] = frozenset()
+        self._strip = self._without_pretended  # bound once: `Headers.once` knows it again
+
+    async def start(self) -> None:
+        self._pretended = frozenset().union(*(part.disbelieved for part in self.parts))
+
+    def _without_pretended(self, headers: Headers) -> None:
+        for name, _ in headers.pick(self._pretended):
+            del headers[name]
+
     def authenticate(self, exchange: Exchange) -> Found:
+        if self._pretended:
+            exchange.request.headers.once(self._strip)
         return self._ask(exchange, 0)
 
-    def _ask(self, exchange: Exchange, first: int) -> Found:
-        """What the first authenticator says that has something to say, from that place on."""
-        for place, part in enumerate(self.parts[first:], first):
-            found = part.authenticate(exchange)
-            if found is None:
-                continue
-            return found if isinstance(found, Consumer) else self._wait_for(exchange, found, place)
-        return None
+    def _ask(self, exchange: Exchange, first: int, left: NotOurs | None = None) -> Found:
+        """What the first authenticator says that has something to say, from that place on.
 
-    async def _wait_for(self, exchange: Exchange, found: Awaitable[Consumer | None], place: int) -> Consumer | None:
+        `left` is a credential that one before has left for the others: with it nobody goes for one who has none.
+        """
+        for place, part in enumerate(self.parts[first:], first):
+            if left is not None and part.lets_anybody_in:
+                continue
+            found = part.authenticate(exchange)
+            if isinstance(found, Consumer):
+                return found
+            if isinstance(found, NotOurs):
+                left = left or found
+            elif found is not None:
+                return self._wait_for(exchange, found, place, left)
+        return left
+
+    async def _wait_for(
+        self, exchange: Exchange, found: Awaitable[Consumer | None], place: int, left: NotOurs | None
+    ) -> Consumer | None:
         consumer = await found
         if consumer is not None:
             return consumer
-        next_ = self._ask(exchange, place + 1)
-        return next_ if next_ is None or isinstance(next_, Consumer) else await next_
+        following = self._ask(exchange, place + 1, left)
+        if isinstance(following, NotOurs):
+            raise following.refusal()
+        return following if following is None or isinstance(following, Consumer) else await following
 
     def refusal(self) -> Unauthorized:
         challenges = [part.challenge for part in self.parts if not part.lets_anybody_in]

@@ -46,6 +46,8 @@ class KeyAuth(Authenticator[Config]):
     A key of the control plane's may be restricted to routes and networks: elsewhere it is refused with 403.
     """
 
+    asks_for_secrets = True
+
     @classmethod
     def preview(cls, config: Config, exchange: Exchange) -> None:
         request = exchange.request
@@ -101,7 +103,7 @@ class KeyAuth(Authenticator[Config]):
         if len(found) > 1:
             raise self.refusal()
         scheme, _, token = found[0].partition(" ")
-        token = token.strip()
+        token = token.strip(" ")
         if scheme.lower() != "bearer" or not token.startswith(PREFIX):
             return ()  # some other credential, for the upstream
         if not self._forward:

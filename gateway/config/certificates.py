@@ -6,7 +6,7 @@ What becomes of the files later is the business of `tls/renewal.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -25,12 +25,17 @@ _KINDS: Final[dict[str, tuple[type[Options], Callable[[Any, Clock], Made]]]] = {
 }
 
 
-def check_certificates(source: Source) -> list[str]:
-    """Add a fault to the source for each file that cannot be used; returns warnings, each with its line."""
+def check_certificates(source: Source, of_plugins: Iterable[Steps]) -> list[str]:
+    """Add a fault to the source for each file that cannot be used; returns warnings, each with its line.
+
+    `of_plugins` is where the blocks stand that plugins have of their own: TLS towards servers that they ask.
+    """
     warnings: list[str] = []
     clock = Clock()
+    blocks = {section: _blocks(source, section) for section in _KINDS}
+    blocks["upstreams"] += of_plugins
     for section, (kind, make) in _KINDS.items():
-        for steps in _blocks(source, section):
+        for steps in blocks[section]:
             try:
                 made = make(kind.model_validate(source.at(steps), context=FROM_FILE), clock)
             except ValidationError:
@@ -38,8 +43,7 @@ def check_certificates(source: Source) -> list[str]:
             except Unusable as error:
                 source.fault((*steps, *error.option), error.text)
             else:
-                place = source.place(steps)
-                warnings += [f"{place.file}:{place.line}: {warning}" for warning in made.warnings]
+                warnings += [source.located(steps, warning) for warning in made.warnings]
     return warnings
 
 

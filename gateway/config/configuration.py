@@ -16,7 +16,8 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 from gateway.admin.options import AdminOptions
 from gateway.config.certificates import check_certificates
 from gateway.config.circles import check_circles
-from gateway.config.names import check_client_certificates, check_names, check_upstream
+from gateway.config.exposure import exposed
+from gateway.config.names import check_client_certificates, check_names, check_roles, check_upstream
 from gateway.config.order import check_needs, in_order
 from gateway.config.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.config.reader import read
@@ -29,11 +30,21 @@ from gateway.downstream.listener import ListenerOptions
 from gateway.downstream.shedding import SheddingOptions
 from gateway.metering.usage import UsageOptions
 from gateway.networks import Network
-from gateway.options import FROM_FILE, Duration, Options, UpstreamName, named_upstreams, plugin_list
+from gateway.options import (
+    FROM_FILE,
+    Duration,
+    Options,
+    UpstreamName,
+    blocks_of,
+    named_roles,
+    named_upstreams,
+    plugin_list,
+)
 from gateway.permissions import PermissionText
 from gateway.plugin import AnyPlugin
 from gateway.route import RouteOptions
 from gateway.stores.store import StoresOptions
+from gateway.tls.client import UpstreamTlsOptions
 from gateway.upstream.options import UpstreamOptions
 
 __all__ = ["ConfigError", "GatewayConfig", "PluginSpec", "compose", "load"]
@@ -147,6 +158,7 @@ class _Composition:
         self._source = source
         self._directory = Path(source.place(()).file).parent
         self._unusable: set[str] = set()  # plugins that cannot be loaded; said once
+        self._tls: list[Steps] = []  # where plugins have blocks about TLS
 
     def config(self, serving: bool) -> GatewayConfig:
         """The configuration, whole. Raises ConfigError."""
@@ -155,7 +167,7 @@ class _Composition:
         own = [self._chain(("routes", index, "plugins")) for index in range(self._length(("routes",)))]
         config = self._checked(GatewayConfig, (), leave_out=shared)
         check_names(self._source)
-        warnings = check_certificates(self._source) if serving else []
+        warnings = check_certificates(self._source, self._tls) if serving else []
         if self._source.faults or config is None:
             raise ConfigError(error_lines(self._source.faults), self._source.files)
         config._chains = {None: in_order(top)} | {
@@ -163,11 +175,12 @@ class _Composition:
             for route, specs in zip(config.routes, own, strict=True)
         }
         check_needs(self._source, config._chains.values())
-        check_circles(self._source, config.routes, {name: chain for name, chain in config._chains.items() if name})
+        chains = {name: chain for name, chain in config._chains.items() if name}
+        check_circles(self._source, config.routes, chains)
         if self._source.faults:
             raise ConfigError(error_lines(self._source.faults), self._source.files)
         config._shared = {name: options for name, options in shared.items() if options is not None}
-        config._warnings = warnings
+        config._warnings = [*warnings, *exposed(self._source, config.listeners, chains)] if serving else []
         return config
 
     def _length(self, steps: Steps) -> int:
@@ -234,6 +247,9 @@ class _Composition:
             return None
         for keys in named_upstreams(config):
             check_upstream(self._source, (*steps, *keys))
+        for keys in named_roles(config):
+            check_roles(self._source, (*steps, *keys))
+        self._tls += [(*steps, *keys) for keys in blocks_of(config, UpstreamTlsOptions)]
         return PluginSpec(name, plugin, config, steps, parts)
 
     def _parts(self, plugin: type[AnyPlugin], steps: Steps) -> tuple[PluginSpec, ...]:

@@ -34,7 +34,8 @@ def check_names(source: Source) -> None:
     _matches_differ(source)
     _once(source, ((*route, "name") for route in _items(source, ("routes",))), "name")
     _once(source, ((*consumer, "name") for consumer in _items(source, ("consumers",))), "name")
-    _roles_exist(source)
+    for consumer in _items(source, ("consumers",)):
+        check_roles(source, (*consumer, "roles"))
     keys = [_items(source, (*consumer, "keys")) for consumer in _items(source, ("consumers",))]
     for own in keys:
         _once(source, ((*key, "id") for key in own), "id")
@@ -58,20 +59,20 @@ def check_upstream(source: Source, steps: Steps) -> None:
         source.fault(steps, f'unknown upstream "{shown}"{did_you_mean(shown, known)}')
 
 
+def check_roles(source: Source, steps: Steps) -> None:
+    """Add a fault for each role in the list that stands there which the configuration does not have."""
+    roles = source.at(("roles",))
+    known = list(roles) if isinstance(roles, dict) else []
+    for role in _items(source, steps):
+        if isinstance(name := source.at(role), str) and name not in known:
+            shown = source.shown(role)
+            source.fault(role, f'unknown role "{shown}"{did_you_mean(shown, known)}')
+
+
 def check_client_certificates(source: Source, steps: Steps) -> None:
     """Add a fault to the plugin that stands there if no listener asks clients for certificates."""
     if not any(source.at((*listener, "tls", "client_ca")) for listener in _items(source, ("listeners",))):
         source.fault(steps, "no listener asks clients for certificates (set `client_ca` in the `tls` of one)")
-
-
-def _roles_exist(source: Source) -> None:
-    roles = source.at(("roles",))
-    known = list(roles) if isinstance(roles, dict) else []
-    for consumer in _items(source, ("consumers",)):
-        for steps in _items(source, (*consumer, "roles")):
-            if isinstance(role := source.at(steps), str) and role not in known:
-                shown = source.shown(steps)
-                source.fault(steps, f'unknown role "{shown}"{did_you_mean(shown, known)}')
 
 
 def _paths_are_patterns(source: Source) -> None:

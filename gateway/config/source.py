@@ -84,6 +84,11 @@ class Source:
             steps = steps[:-1]
         return self.keys.get(steps) or self.values[steps]
 
+    def located(self, steps: Steps, text: str) -> str:
+        """A text about a value, behind its file and line."""
+        place = self.place(steps)
+        return f"{place.file}:{place.line}: {text}"
+
     def at(self, steps: Steps) -> Any:
         """The value at the end of `steps`, or None where the way does not go on."""
         return descend(self.value, steps)

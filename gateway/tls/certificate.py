@@ -10,14 +10,15 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from pydantic import AfterValidator
 
 MAX_FILE_BYTES: Final = 4 * 2**20
 SOON_SECONDS: Final = 14 * 86400.0
@@ -55,7 +56,8 @@ class ClientCertificate:
     """What the verified certificate of a client says about it.
 
     `subject` is its distinguished name (RFC 4514), such as `CN=robot,O=Acme`; the others are its subject alternative
-    names: a SPIFFE ID is one of `uris`. `fingerprint` is the SHA-256 of the certificate, in hexadecimal.
+    names: a SPIFFE ID is one of `uris`. `fingerprint` is the SHA-256 of the certificate, in hexadecimal, `issuer` the
+    name of who issued it: any authority that is believed can call another one so (`is_signed_by` can not be deceived).
     """
 
     subject: str
@@ -64,6 +66,8 @@ class ClientCertificate:
     emails: tuple[str, ...]
     fingerprint: str
     expires_at: float
+    issuer: str = ""
+    der: bytes = field(default=b"", repr=False, compare=False)
 
     @classmethod
     def read(cls, der: bytes) -> ClientCertificate:
@@ -76,7 +80,32 @@ class ClientCertificate:
             _alternative_names(certificate, x509.RFC822Name),
             certificate.fingerprint(SHA256()).hex(),
             certificate.not_valid_after_utc.timestamp(),
+            certificate.issuer.rfc4514_string(),
+            der,
         )
+
+    def is_signed_by(self, authorities: str) -> bool:
+        """Whether one of these certificates (PEM) is the one whose key has signed this one."""
+        own = x509.load_der_x509_certificate(self.der)
+        for authority in x509.load_pem_x509_certificates(authorities.encode()):
+            try:
+                own.verify_directly_issued_by(authority)
+            except (ValueError, TypeError, InvalidSignature):
+                continue
+            return True
+        return False
+
+
+def _authorities(text: str) -> str:
+    try:
+        x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        raise ValueError("not certificates in PEM that can be read: write `${file:authority.pem}`") from None
+    return text
+
+
+Authorities: TypeAlias = Annotated[str, AfterValidator(_authorities)]
+"""Certificates of authorities in PEM, as an option."""
 
 
 def present(certificate: str, key: str, passphrase: str | None, options: Sequence[Option], now: float) -> Presented:

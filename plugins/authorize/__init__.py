@@ -7,11 +7,12 @@ What the parts mean: [permissions](../../gateway/permissions.py), [conditions](.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Annotated, Final, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from gateway.authentication import insufficient_scope
 from gateway.conditions import ConditionText, parse_condition
 from gateway.exchange import Exchange, Response
 from gateway.permissions import Decision
@@ -158,7 +159,8 @@ class Authorize(Plugin[Config]):
         for requirement in self._requirements:
             decision = requirement.decide(exchange)
             if not decision.allowed:
-                raise self._refusal(exchange, decision)
+                scopes = requirement.scopes if isinstance(requirement, HasScopes) else ()
+                raise self._refusal(exchange, decision, scopes)
         if self._external is None:
             self._allow(exchange, decision)
             return None
@@ -198,10 +200,12 @@ class Authorize(Plugin[Config]):
         if self.config.log_allowed:
             exchange.decision = decision
 
-    def _refusal(self, exchange: Exchange, decision: Decision) -> PermissionDenied:
+    def _refusal(self, exchange: Exchange, decision: Decision, scopes: Sequence[str] = ()) -> PermissionDenied:
+        """`scopes` are what a token has to have, where that was missing."""
         exchange.decision = decision
         self._denied.labels(exchange.route).inc()
-        return PermissionDenied(f"This needs {decision.wanted}.", needed=decision.wanted)
+        headers = insufficient_scope(exchange, scopes) if scopes else {}
+        return PermissionDenied(f"This needs {decision.wanted}.", headers=headers, needed=decision.wanted)
 
 
 def _requirements(config: Config) -> Iterator[Requirement]:

@@ -69,13 +69,14 @@ class HasScopes:
     """The caller's token has all of these scopes."""
 
     def __init__(self, scopes: Sequence[str]) -> None:
-        self._scopes = frozenset(scopes)
+        self.scopes = scopes
+        self._wanted = frozenset(scopes)
         text = f"scope {' and '.join(scopes)}"
         self._yes = Decision(text, True, "the caller has it")
         self._no = Decision(text, False, "the caller has it not")
 
     def decide(self, exchange: Exchange) -> Decision:
-        return self._yes if exchange.consumer.scopes >= self._scopes else self._no
+        return self._yes if exchange.consumer.scopes >= self._wanted else self._no
 
 
 class Meets:

@@ -51,6 +51,8 @@ class BasicAuth(Authenticator[Config]):
     Whoever listens in on plain HTTP has the password: serve this on listeners with `tls`.
     """
 
+    asks_for_secrets = True
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self.challenge = f'Basic realm="{config.realm}", charset="UTF-8"'

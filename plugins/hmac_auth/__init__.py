@@ -26,6 +26,9 @@ from plugins.hmac_auth.signature import Signature, covers_request, read_signatur
 ALGORITHM: Final = "hmac-sha256"
 _SEEN: Final = 100_000
 """Nonces that a process remembers for itself; the store remembers all of them."""
+_SPARE: Final = 30.0
+"""Seconds that a nonce is remembered for longer than its signature counts: the clocks of processes may differ, and a
+request may have waited since it was admitted."""
 _NONCE: Final = re.compile(r"[ -~]{8,128}")
 _COMPONENT: Final = re.compile(r"@[a-z\-]+|[a-z0-9!#$%&'*+\-.^_`|~]+")
 
@@ -136,7 +139,7 @@ class HmacAuth(Authenticator[Config]):
         if body.length is not None and body.length > config.max_body:
             raise ContentTooLarge
         if config.nonce:
-            keep = signature.created + config.max_age - exchange.admitted_at / 1e6 + 1.0
+            keep = signature.created + config.max_age + config.leeway + _SPARE - exchange.admitted_at / 1e6
             if not await self._nonces.claim(signature.key_id, signature.nonce or "", keep):
                 raise self.refusal()
         if digests and not holds(digests, await body.read(config.max_body)):

@@ -29,6 +29,8 @@ class Introspection(Authenticator[Config]):
     refused, because whoever presents it here does not prove to have that.
     """
 
+    asks_for_secrets = True
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self.challenge = f'Bearer realm="{config.realm}"'
@@ -49,6 +51,7 @@ class Introspection(Authenticator[Config]):
         presented = exchange.request.headers.once(self._find)
         if presented is None:
             return None
+        exchange.challenge = self.challenge
         consumer = self._tokens.known(presented.digest)
         return consumer if consumer is not None else self._ask(presented)
 

@@ -21,7 +21,8 @@ class CacheOptions(Options):
     inactive: Duration = Field(default=10.0, ge=0, le=3600)
     """How long a token that is not active is not asked about again."""
     max_staleness: Duration = Field(default=0.0, ge=0, le=86400)
-    """How much longer an active token is taken, at most until its `exp`, while its issuer does not answer."""
+    """How much longer an active token is taken, at most until its `exp`, while its issuer does not answer or too many
+    tokens are asked about."""
     max_tokens: int = Field(default=10_000, ge=1, le=1_000_000)
     """Active tokens that are remembered, and as many others; the one not seen for longest makes room."""
 
@@ -37,7 +38,8 @@ class Config(PluginConfig):
     """Who is asked, as whom, and what the answer says about a caller."""
 
     upstream: UpstreamName
-    """The upstream that is asked. Who can listen in on it has all tokens: give it `https` targets."""
+    """The upstream that is asked. Who can listen in on it has all tokens: give it `https` targets. Its `tls` names the
+    authority that they are of, and a certificate of ours where they ask for one."""
     path: str = Field(pattern=r"^/[!-\"$->@-~]*$")
     """The path of its introspection endpoint, such as `/oauth2/introspect`."""
     client_id: str = Field(min_length=1, max_length=256)

@@ -6,11 +6,11 @@ import os
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from gateway.claims import ClaimMapping, OneOrMore, is_for, moment_of
+from gateway.claims import ClaimMapping, OneOrMore, Revocable, is_for, moment_of
 from gateway.consumers import Consumer
 from gateway.expiring import Expiring
 from gateway.metrics import GaugePart
-from gateway.problem import IssuerDown
+from gateway.problem import IssuerDown, Overloaded
 from gateway.services import Services
 from gateway.single_flight import SingleFlight
 from plugins.introspection.endpoint import Endpoint
@@ -28,9 +28,12 @@ class Presented(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """Who holds a token, and until when that need not be asked again (seconds of the monotonic clock)."""
+    """Who holds a token, what it can be revoked by, and until when the issuer need not be asked again (seconds of the
+    monotonic clock).
+    """
 
     consumer: Consumer
+    revocable: Revocable
     fresh_until: float
 
 
@@ -42,6 +45,7 @@ class Tokens:
         self._clock = services.clock
         self._key = os.urandom(32)
         self._mapping = ClaimMapping(config.claims)
+        self._is_revoked = services.directory.is_revoked
         self._issuers = _set(config.issuer)
         self._audiences = _set(config.audience)
         now = services.clock.monotonic
@@ -83,8 +87,19 @@ class Tokens:
 
     def known(self, digest: bytes) -> Consumer | None:
         """Who holds the token, if that need not be asked."""
-        known = self._active.get(digest)
+        known = self._held(digest)
         return known.consumer if known is not None and self._clock.monotonic() < known.fresh_until else None
+
+    def _held(self, digest: bytes) -> _Known | None:
+        """What is remembered of a token that has not been revoked since."""
+        known = self._active.get(digest)
+        if known is None or not self._revoked(known.revocable):
+            return known
+        self._active.drop(digest)
+        return None
+
+    def _revoked(self, revocable: Revocable) -> bool:
+        return any(self._is_revoked(kind, text) for kind, text in revocable)
 
     async def ask(self, presented: Presented) -> Consumer | None:
         """Who holds the token; None if it is not active. Raises IssuerDown, and Overloaded."""
@@ -92,8 +107,8 @@ class Tokens:
             return None
         try:
             return await self._questions.join(presented.digest, lambda: self._ask(presented))
-        except IssuerDown:
-            stale = self._active.get(presented.digest)
+        except (IssuerDown, Overloaded):  # a flood of invented tokens keeps out nobody who is known
+            stale = self._held(presented.digest)
             if stale is None:
                 raise
             return stale.consumer
@@ -102,18 +117,21 @@ class Tokens:
         answer = await self._endpoint.ask(presented.token)
         now, cache = self._clock.nanos() / 1e9, self._config.cache
         try:
-            consumer, expires = self._read(answer, now)
+            consumer, revocable, expires = self._read(answer, now)
         except ValueError:  # not for us, whatever else it may be
             self._active.drop(presented.digest)
             self._inactive.put(presented.digest, True, cache.inactive)
             return None
         left = float("inf") if expires is None else expires - now
-        known = _Known(consumer, self._clock.monotonic() + min(cache.active, left))
+        known = _Known(consumer, revocable, self._clock.monotonic() + min(cache.active, left))
         self._active.put(presented.digest, known, min(cache.active + cache.max_staleness, left))
         return consumer
 
-    def _read(self, answer: dict[str, Any], now: float) -> tuple[Consumer, float | None]:
-        """Who the answer is about, and when the token ends. Raises ValueError for a token that is not to be taken."""
+    def _read(self, answer: dict[str, Any], now: float) -> tuple[Consumer, Revocable, float | None]:
+        """Who the answer is about, what its token can be revoked by, and when that ends.
+
+        Raises ValueError for a token that is not to be taken.
+        """
         if not answer["active"] or answer.get("cnf") is not None:
             raise ValueError("not active, or bound to a key")
         kind = answer.get("token_type", "bearer")
@@ -127,7 +145,10 @@ class Tokens:
             raise ValueError("another issuer")
         if not is_for(answer, self._audiences):
             raise ValueError("another audience")
-        return self._mapping.consumer(answer), expires
+        revocable = self._mapping.revocable(answer)
+        if self._revoked(revocable):
+            raise ValueError("revoked here, whatever its issuer says")
+        return self._mapping.consumer(answer), revocable, expires
 
 
 def _set(texts: OneOrMore | None) -> frozenset[str] | None:

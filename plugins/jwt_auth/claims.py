@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gateway.claims import LONGEST_TEXT, Claims, is_for, moment_of, paths_of, steps_of, text_at
-from gateway.claims import ClaimMapping as ConsumerMapping
+from gateway.claims import LONGEST_TEXT, ClaimMapping, Claims, Revocable, is_for, moment_of, steps_of
 from gateway.consumers import Consumer
 from gateway.json_path import value_at
-from gateway.projection import RevocationKind
 from plugins.jwt_auth.compact import InvalidToken
 from plugins.jwt_auth.options import Config
 
 
 class Caller(NamedTuple):
-    """Who a token says it is. `revocable` is what can be revoked before it expires: (`jti`, id), and `session` and
-    `subject` likewise.
-    """
+    """Who a token says it is, and what it can be revoked by."""
 
     consumer: Consumer
-    revocable: tuple[tuple[RevocationKind, str], ...]
+    revocable: Revocable
 
 
 class ClaimRules:
@@ -72,21 +68,12 @@ class ClaimRules:
         return None if expires is None else expires + self._leeway
 
 
-class ClaimMapping:
-    """Makes a caller of claims, by the paths that the configuration names."""
-
-    def __init__(self, config: Config) -> None:
-        self._mapping = ConsumerMapping(config.claims)
-        self._session = paths_of(config.claims.session)
-
-    def caller(self, claims: Claims) -> Caller:
-        """Who the claims describe. Raises InvalidToken for claims that cannot stand where they are to go."""
-        try:
-            consumer, session = self._mapping.consumer(claims), text_at(claims, self._session)
-        except ValueError as error:
-            raise InvalidToken(str(error)) from None
-        named: dict[RevocationKind, Any] = {"jti": claims.get("jti"), "session": session, "subject": claims.get("sub")}
-        return Caller(consumer, tuple((kind, text) for kind, text in named.items() if text))
+def caller_of(claims: Claims, mapping: ClaimMapping) -> Caller:
+    """Who the claims describe. Raises InvalidToken for claims that cannot stand where they are to go."""
+    try:
+        return Caller(mapping.consumer(claims), mapping.revocable(claims))
+    except ValueError as error:
+        raise InvalidToken(str(error)) from None
 
 
 def _set(texts: list[str] | None) -> frozenset[str] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from plugins.jwt_auth.strict_json import read_object
@@ -24,6 +25,21 @@ _MEDIA: Final = "application/"
 
 class InvalidToken(Exception):
     """A token is not valid. The text says why, for a log; it repeats nothing of the token."""
+
+
+class Presented(NamedTuple):
+    """A token as a request brought it, and its SHA-256, made once for requests that repeat it. A `foreign` one is for
+    others to judge.
+    """
+
+    text: str
+    digest: bytes
+    foreign: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> Presented:
+        """A token as the text of a header field or a target, which is latin-1."""
+        return cls(text, sha256(text.encode("latin-1")).digest())
 
 
 class Token(NamedTuple):

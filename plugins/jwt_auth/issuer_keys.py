@@ -12,10 +12,12 @@ import re
 from asyncio import Task, sleep, wait
 from math import inf
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from gateway.fetch import Fetched, FetchFailed
 from gateway.metrics import Counter
 from gateway.services import Services
+from gateway.tls.client import ClientTls
 from plugins.jwt_auth.key_set import KeySet, read_key_set
 from plugins.jwt_auth.options import KeysOptions
 from plugins.jwt_auth.strict_json import read_object
@@ -43,6 +45,9 @@ class IssuerKeys:
         self._source = options.jwks or issuer
         self._services = services
         self._monotonic = services.clock.monotonic
+        self._tls: ClientTls | None = None
+        if options.tls is not None:
+            self._tls = ClientTls(options.tls, self._source, clock=services.clock, metrics=services.metrics)
         self._flight: Task[None] | None = None
         self._started = False
         self._asked_at = -inf
@@ -80,13 +85,21 @@ class IssuerKeys:
         self._asked_at, self._failures = previous._asked_at, previous._failures
         self._due_at, self._good_until = previous._due_at, previous._good_until
 
-    def start(self) -> None:
-        """Begin to fetch, and go on. Idempotent."""
-        if not self._started:
-            self._started = True
-            if self._due_at <= self._monotonic():
-                _ = self._renew()
-            _ = self._services.background.start(self._refresh(), "jwt_auth")
+    async def start(self) -> None:
+        """Begin to fetch, and go on. Raises Unusable for files that TLS cannot be spoken with. Idempotent."""
+        if self._started:
+            return
+        self._started = True
+        if self._tls is not None:
+            await self._tls.start(self._services.background)
+        if self._due_at <= self._monotonic():
+            _ = self._renew()
+        _ = self._services.background.start(self._refresh(), "jwt_auth")
+
+    def stop(self) -> None:
+        """Nobody needs keys any more. Idempotent."""
+        if self._tls is not None:
+            self._tls.leave()
 
     async def look_again(self) -> None:
         """Fetch because of a token whose key is not known. Raises nothing: `keys` says what came of it."""
@@ -148,7 +161,8 @@ class IssuerKeys:
     async def _get(self, url: str) -> Fetched:
         if not (url.startswith("https://") or self._options.allow_http):
             raise ValueError("an address that is not https")
-        answer = await self._services.fetch.get(url, within=self._options.timeout, limit=_LARGEST_DOCUMENT)
+        tls = self._tls.terms_of(urlsplit(url).hostname or "") if self._tls is not None else None
+        answer = await self._services.fetch.get(url, within=self._options.timeout, limit=_LARGEST_DOCUMENT, tls=tls)
         if answer.status != 200:
             raise FetchFailed(f"the answer has status {answer.status}")
         return answer

@@ -58,7 +58,8 @@ class KeySet:
 def read_key_set(document: bytes, allowed: frozenset[str], source: str) -> KeySet:
     """The usable keys of a JWK set (RFC 7517 §5); the others are passed over (§5), and the log says why.
 
-    Raises ValueError for what is no JWK set, or one of more than MOST_KEYS.
+    Raises ValueError for what is no JWK set, one of more than MOST_KEYS, and one without a usable key: an issuer signs
+    with something, so that one is broken, and what was known before counts on.
     """
     keys = read_object(document).get("keys")
     if not isinstance(keys, list) or len(keys) > MOST_KEYS:
@@ -72,5 +73,5 @@ def read_key_set(document: bytes, allowed: frozenset[str], source: str) -> KeySe
         except UnusableKey as error:
             log.debug("key %d of %s is not used: %s", place, source, error)
     if not usable:
-        log.warning("%s holds no key that can be used for the algorithms allowed", source)
+        raise ValueError("no key that can be used for the algorithms allowed")
     return KeySet(usable)

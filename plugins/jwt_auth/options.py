@@ -10,11 +10,12 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from gateway.authentication import Realm
-from gateway.claims import ClaimPath, ClaimPaths, ClaimsOptions, OneOrMore
+from gateway.claims import ClaimPath, ClaimsOptions, OneOrMore
 from gateway.cookie import CookieName
 from gateway.header_options import FieldName
 from gateway.options import Duration, Options, Size
 from gateway.plugin import PluginConfig
+from gateway.tls.client import UpstreamTlsOptions
 from plugins.jwt_auth.compact import LONGEST_KID
 from plugins.jwt_auth.key import Algorithm, Key
 from plugins.jwt_auth.key_reading import key_from_jwk, key_from_pem, key_from_secret
@@ -84,6 +85,8 @@ class KeysOptions(Options):
     name the same issuer, to the letter."""
     allow_http: bool = False
     """Fetch keys without TLS too. Whoever is on the way can then let anybody in."""
+    tls: UpstreamTlsOptions | None = None
+    """TLS towards the issuer, such as the `ca` of one that has its certificate of an authority of your own."""
     timeout: Duration = Field(default=5.0, gt=0, le=60)
     """How long fetching may take. A request waits for it only if its key is not known."""
     refresh: Duration = Field(default=600.0, ge=60)
@@ -98,13 +101,6 @@ class KeysOptions(Options):
     def fetched(self) -> bool:
         """Whether the issuer is asked for keys."""
         return self.discovery or self.jwks is not None
-
-
-class TokenClaimsOptions(ClaimsOptions):
-    __doc__ = ClaimsOptions.__doc__
-
-    session: ClaimPaths = ["sid", "session_id"]
-    """The session, which can be revoked."""
 
 
 class CacheOptions(Options):
@@ -129,7 +125,7 @@ class Config(PluginConfig):
     """The algorithms that are allowed; each token must also suit its key."""
     keys: KeysOptions
     """Where keys come from."""
-    claims: TokenClaimsOptions
+    claims: ClaimsOptions
     """What claims say about a caller."""
     types: list[str] = Field(default=["JWT", "at+jwt"], min_length=1)
     """The `typ` of tokens, without `application/`; one without `typ` is a JWT. `[at+jwt]` takes access tokens of
@@ -170,6 +166,8 @@ class Config(PluginConfig):
         keys = self.keys
         if not keys.static and not keys.fetched:
             raise ValueError("`keys` needs `static`, `jwks` or `discovery`: without keys no token can be verified")
+        if keys.tls is not None and not keys.fetched:
+            raise ValueError("`keys.tls` is for keys that are fetched: there is neither `jwks` nor `discovery`")
         if keys.discovery and (not isinstance(self.issuer, str) or keys.jwks is not None):
             raise ValueError("`keys.discovery` asks one `issuer`, and then needs no `keys.jwks`")
         for url in (keys.jwks, self.issuer if keys.discovery else None):

@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterable
-from hashlib import sha256
-from typing import Final, NamedTuple
+from collections.abc import Awaitable
+from typing import Final
 
+from gateway.claims import ClaimMapping, Revocable
 from gateway.consumers import Consumer
 from gateway.metrics import GaugePart
 from gateway.problem import StoreDown, retry_after
-from gateway.projection import RevocationKind
 from gateway.services import Services
-from plugins.jwt_auth.claims import Caller, ClaimMapping, ClaimRules
-from plugins.jwt_auth.compact import InvalidToken, Token, TokenReader
+from plugins.jwt_auth.claims import Caller, ClaimRules, caller_of
+from plugins.jwt_auth.compact import InvalidToken, Presented, Token, TokenReader
+from plugins.jwt_auth.foreign import ForeignTokens
 from plugins.jwt_auth.issuer_keys import IssuerKeys
 from plugins.jwt_auth.key import Key
 from plugins.jwt_auth.key_set import KeySet
 from plugins.jwt_auth.options import Config
 
 log: Final = logging.getLogger(__name__)
-
-
-class Presented(NamedTuple):
-    """A token as a request brought it, and its SHA-256, made once for requests that repeat it."""
-
-    text: str
-    digest: bytes
-
-    @classmethod
-    def of(cls, text: str) -> Presented:
-        """A token as the text of a header field or a target, which is latin-1."""
-        return cls(text, sha256(text.encode("latin-1")).digest())
 
 
 class _Verified:
@@ -53,7 +41,8 @@ class Verifier:
     def __init__(self, config: Config, services: Services, issuer_keys: IssuerKeys | None) -> None:
         self._reader = TokenReader(config.algorithms, config.types, config.max_size)
         self._rules = ClaimRules(config)
-        self._mapping = ClaimMapping(config)
+        self._mapping = ClaimMapping(config.claims)
+        self.foreign = ForeignTokens(config, services)
         self._static = KeySet(config.static_keys())
         self.issuer_keys = issuer_keys
         self._is_revoked = services.directory.is_revoked
@@ -85,18 +74,25 @@ class Verifier:
         if self.issuer_keys is not None and previous.issuer_keys is not None:
             self.issuer_keys.inherit(previous.issuer_keys)
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin to fetch keys. Idempotent."""
         self._remembered.set(len(self._verified))
         if self.issuer_keys is not None:
-            self.issuer_keys.start()
+            await self.issuer_keys.start()
 
     def stop(self) -> None:
         """Forget everything. Idempotent."""
+        self.foreign.forget()
         self._verified.clear()
         self._refused.clear()
         self._remembered.set(0)
         self._remembered_refused.set(0)
+        if self.issuer_keys is not None:
+            self.issuer_keys.stop()
+
+    def leaves(self, presented: Presented) -> bool:
+        """Whether the token is one that another issuer claims to have made, so that nothing here can tell of it."""
+        return presented.digest not in self._verified and self.foreign.has(presented)
 
     def consumer(self, presented: Presented) -> Consumer | Awaitable[Consumer]:
         """Who the token is of; awaitable where keys must be fetched first.
@@ -121,7 +117,7 @@ class Verifier:
         self._invalid.inc()
         log.debug("a token was refused: %s", reason)
 
-    def _refuse_revoked(self, revocable: Iterable[tuple[RevocationKind, str]]) -> None:
+    def _refuse_revoked(self, revocable: Revocable) -> None:
         for kind, text in revocable:
             if self._is_revoked(kind, text):
                 raise InvalidToken("revoked")
@@ -194,7 +190,7 @@ class Verifier:
         """The signature is right: who it is, and for how long that is remembered."""
         now = self._nanos()
         ends = self._rules.check(token.claims, now / 1e9)
-        caller = self._mapping.caller(token.claims)
+        caller = caller_of(token.claims, self._mapping)
         self._refuse_revoked(caller.revocable)
         until = now + self._lifetime if ends is None else min(int(ends * 1e9), now + self._lifetime)
         self._verified[presented.digest] = _Verified(caller, until, key, keys)

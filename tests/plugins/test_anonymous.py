@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from gateway.config.configuration import ConfigError
 from gateway.consumers import Consumers
 from gateway.exchange import Request
 from plugins.anonymous import Anonymous
+from tests.fixtures.configuration import HEAD, here, loaded
 from tests.play import Stage, ask
+
+__all__ = ["here"]
 
 
 def calling_from(client: str) -> Request:
@@ -62,6 +67,25 @@ async def test_who_is_remembered_is_not_made_again_and_they_are_bounded(stage: S
     again = (await stage.play(plugin, request=calling_from("192.0.2.1"))).exchange.consumer
     assert again is not first
     assert again.attributes == first.attributes
+
+
+def test_a_role_that_nobody_knows_is_a_mistake_and_not_a_role_without_permissions(here: Path) -> None:
+    text = (
+        HEAD
+        + """\
+roles: {reader: ["books:read"]}
+routes:
+  - name: all
+    upstream: demo
+    plugins:
+      - any_of: {plugins: [anonymous: {organization: o, roles: [reader, readr]}]}
+"""
+    )
+    with pytest.raises(ConfigError) as caught:
+        loaded(text)
+    where = "gateway.yaml:8: routes[0].plugins.any_of.plugins.anonymous.roles[1]"
+    assert caught.value.errors == [f'{where}: unknown role "readr" (did you mean "reader"?)']
+    loaded(text.replace(", readr", ""))
 
 
 # Attacks

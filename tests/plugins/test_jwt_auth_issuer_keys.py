@@ -16,6 +16,7 @@ from plugins.jwt_auth import JwtAuth
 from plugins.jwt_auth.issuer_keys import IssuerKeys, lifetime
 from tests.fixtures.issuer import (
     ASYMMETRIC,
+    Hands,
     IssuerServer,
     claims,
     issuer_server,
@@ -31,16 +32,6 @@ from tests.play import Played, Stage, ask
 async def issuer() -> AsyncIterator[IssuerServer]:
     async with issuer_server() as server:
         yield server
-
-
-class Hands:
-    """A clock whose hands are turned."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.later = 0.0
-        clock: Any = stage.clock
-        monotonic = clock.monotonic
-        clock.monotonic = lambda: monotonic() + self.later
 
 
 def fetching(issuer: IssuerServer, *algorithms: str, **keys: Any) -> dict[str, Any]:
@@ -205,7 +196,7 @@ async def test_an_issuer_that_comes_back_is_noticed_without_a_request(stage: Sta
     hands = Hands(stage)
     issuer.answers["/keys"] = (500, {}, b"")
     keys: IssuerKeys = stage.make(JwtAuth, **fetching(issuer))._issuer_keys()
-    keys.start()
+    await keys.start()
     await until(lambda: fetched(stage, f"{issuer.url}/keys", "failed"))
     assert not keys.known
     issuer.publish(jwk("ES256", "ES256"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -10,85 +9,9 @@ import pytest
 from gateway.config.configuration import load
 from plugins.jwt_auth import Config, JwtAuth
 from tests.fixtures.issuer import SECRET, pem, token
+from tests.fixtures.shapes import AUTH0, ENTRA, ENTRA_PROGRAM, KEYCLOAK, NOW, SUPABASE, TENANT, USER
 from tests.house.tree import ROOT
 from tests.play import Stage, ask
-
-NOW = int(time.time())
-USER = "b6d5f2b8-54c4-4a52-9d3a-0b6f6d1b1c11"
-SESSION = "0c5ea4d5-8a3b-4c93-bb1a-6f6ad8f3d1f4"
-TENANT, APPLICATION = "11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000"
-
-SUPABASE = {
-    "aal": "aal1",
-    "amr": [{"method": "password", "timestamp": NOW}],
-    "app_metadata": {"provider": "email", "providers": ["email"], "organization_id": "acme", "roles": ["reader"]},
-    "aud": "authenticated",
-    "email": "bob@example.com",
-    "exp": NOW + 3600,
-    "iat": NOW,
-    "is_anonymous": False,
-    "iss": "https://project.supabase.co/auth/v1",
-    "phone": "",
-    "role": "authenticated",
-    "session_id": SESSION,
-    "sub": USER,
-    "user_metadata": {"email_verified": True, "full_name": "Bøb", "organization_id": "globex"},
-}
-AUTH0 = {
-    "iss": "https://tenant.eu.auth0.com/",
-    "sub": "auth0|5f7c8ec7c33c6c004bbafe82",
-    "aud": ["https://api.example.com", "https://tenant.eu.auth0.com/userinfo"],
-    "iat": NOW,
-    "exp": NOW + 86400,
-    "azp": "my_client_id",
-    "scope": "openid profile read:books",
-    "org_id": "org_9ybsU1dN2dKfDkBi",
-    "permissions": ["read:books", "create:books"],
-    "https://api.example.com/roles": ["editor"],
-}
-KEYCLOAK = {
-    "exp": NOW + 3000,
-    "iat": NOW,
-    "auth_time": NOW - 10,
-    "jti": "onrtac:1f2b6f2e-2a1c-4b0e-9d6b-4f7a5ce2d0f3",
-    "iss": "https://sso.example.com/realms/books",
-    "aud": ["books-api", "account"],
-    "sub": USER,
-    "typ": "Bearer",
-    "azp": "books-web",
-    "sid": SESSION,
-    "acr": "1",
-    "allowed-origins": ["https://books.example.com"],
-    "realm_access": {"roles": ["offline_access", "uma_authorization"]},
-    "resource_access": {"books-api": {"roles": ["reader"]}, "account": {"roles": ["manage-account"]}},
-    "scope": "openid email profile organization:acme",
-    "email_verified": True,
-    "organization": ["acme"],
-    "preferred_username": "bob",
-    "name": "Bob Björk",
-}
-ENTRA = {
-    "aud": APPLICATION,
-    "iss": f"https://login.microsoftonline.com/{TENANT}/v2.0",
-    "iat": NOW,
-    "nbf": NOW,
-    "exp": NOW + 4500,
-    "aio": "AXQAi/8TAAAA",
-    "azp": "99999999-aaaa-bbbb-cccc-dddddddddddd",
-    "azpacr": "1",
-    "name": "Bob Björk",
-    "oid": USER,
-    "preferred_username": "bob@example.com",
-    "rh": "0.AXYA.",
-    "roles": ["Books.Read"],
-    "scp": "access_as_user books.read",
-    "sid": SESSION,
-    "sub": "Uz0pairwise-of-this-application",
-    "tid": TENANT,
-    "uti": "fqiBqXLPj0eQa82S-IYFAA",
-    "ver": "2.0",
-}
-ENTRA_PROGRAM = {name: value for name, value in ENTRA.items() if name not in ("preferred_username", "scp", "name")}
 
 
 def example(name: str, algorithm: str) -> dict[str, Any]:

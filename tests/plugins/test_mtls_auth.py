@@ -11,13 +11,15 @@ from gateway.config.configuration import ConfigError
 from gateway.consumers import ConsumerOptions
 from gateway.exchange import Request
 from gateway.tls.certificate import ClientCertificate
+from plugins.any_of import AnyOf
+from plugins.key_auth import KeyAuth
 from plugins.mtls_auth import MtlsAuth
 from tests.fixtures.certificates import Authority, authority
 from tests.fixtures.configuration import here, loaded
 from tests.fixtures.conversation import serving
 from tests.fixtures.secure_conversation import calling_securely
 from tests.fixtures.wire import Target
-from tests.play import Played, Stage, ask
+from tests.play import KEY, Played, Stage, ask
 
 __all__ = ["authority", "here"]
 
@@ -129,6 +131,19 @@ PRETENDED = {
     "x_forwarded_client_cert": "URI=spiffe://acme/robot",
     "x_ssl_client_s_dn": "CN=other,O=Acme",
 }
+
+
+@pytest.mark.parametrize("field", ["client-cert", "Client_Cert", "CLIENT-CERT_chain", "x-forwarded_client-cert"])
+async def test_nor_are_they_where_another_credential_decides(stage: Stage, field: str):
+    plugin = stage.make(AnyOf, plugins=[{"key_auth": {}}])
+    plugin.parts = (stage.make(KeyAuth), stage.make(MtlsAuth))
+    await plugin.start()
+    for request in (ask(x_api_key=KEY), showing(ROBOT)):
+        request.headers.add(field, "URI=spiffe://acme/robot")
+        request.headers.add(field, "again")
+        passed = await stage.play(plugin, request=request)
+        assert passed.seen_upstream is not None
+        assert field not in passed.seen_upstream.headers
 
 
 async def test_fields_that_tell_of_a_certificate_are_not_believed(stage: Stage):
