@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field
 
 from gateway.control import shapes
 from gateway.control.shapes import Shape, patch_of, view_of
@@ -55,7 +57,18 @@ class Collection:
         return f"control/{self.name}:{action}"
 
 
-ORGANIZATIONS: Final = Collection("organizations", "organization", shapes.Organization, of_the_platform=True)
+ORGANIZATIONS: Final = Collection(
+    "organizations",
+    "organization",
+    shapes.Organization,
+    of_the_platform=True,
+    derived={
+        "cut_off": (
+            Annotated[bool, Field(description="Whether it, or one above it, is disabled.")],
+            "is_cut_off(t.path)",
+        )
+    },
+)
 _SECRETS: Final = """(
   select coalesce(json_agg(
     json_build_object('prefix', s.prefix, 'created_at', s.created_at, 'expires_at', s.expires_at)

@@ -23,6 +23,8 @@ class ControlOptions(Options):
     """Requests under way at once, those that wait for a connection included; the next one is refused with 503."""
     deadline: Duration = Field(default=10.0, gt=0)
     """How long a request may take, from its head to the end of its answer."""
+    audit_retention: Duration | None = Field(default=None, ge=30 * 86400.0)
+    """For how long the audit log is kept, by whole UTC days: no less than 30 of them. Without it: for ever."""
     batch: int = Field(default=500, ge=1, le=1000)
     """Keys that are written to Redis in one step, about."""
 

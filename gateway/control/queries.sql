@@ -137,15 +137,15 @@ delete from outbox
 -- name: secrets_of_service_accounts
 {secret} where (organization, service_account) in (select * from unnest($1::text[], $2::text[]))
 
--- name: secrets_of_organizations
-{secret} where organization = any ($1::text[])
+-- name: digests_of_organizations
+select digest from api_secret where organization = any ($1::text[])
 
--- name: secrets_of_roles
+-- name: digests_of_roles
 -- Of those keys that a role was given to.
-{secret} where organization = any ($1::text[]) and roles && $2::text[]
+select digest from published_secret where organization = any ($1::text[]) and roles && $2::text[]
 
--- name: secrets_of_global_roles
-{secret} where roles && $1::text[]
+-- name: digests_of_global_roles
+select digest from published_secret where roles && $1::text[]
 
 -- name: all_secrets
 -- Those that are long gone are left out.
@@ -154,8 +154,10 @@ where coalesce(revoked_at, expires_at, extract(epoch from now())) > extract(epoc
 order by digest
 
 -- part: organization
-select organization.name, organization.disabled, coalesce(subscription.name, '') as subscription,
-       coalesce(subscription.plan, '') as plan
+-- Disabled is who is so for itself, or by one above it.
+select organization.name, coalesce(subscription.name, '') as subscription, coalesce(subscription.plan, '') as plan,
+       exists (select from organization as above where above.name = any (organization.path) and above.disabled)
+         as disabled
 from organization
 left join subscription on subscription.organization = organization.name and subscription.ended_at is null
 
@@ -181,6 +183,10 @@ from token_revocation where expires_at > now()
 -- name: revocations_named
 select kind || ':' || token as token, extract(epoch from expires_at)::bigint as expires_at
 from token_revocation where kind || ':' || token = any ($1::text[]) and expires_at > now()
+
+-- name: forget_audit
+-- How many entries are gone: of whole days that ended more than $1 seconds ago, $2 at most.
+select forget_audit(make_interval(secs => $1), $2)
 
 -- name: forget_answers
 delete from idempotent_answer where created_at < now() - interval '1 day'

@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.background import Background
 from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
+from gateway.control.ageing import Ageing
 from gateway.control.api import Api
 from gateway.control.database import CONTROL, PUBLISHER, QUERIES
 from gateway.control.principal import Authentication, bootstrap_token
@@ -49,7 +50,8 @@ async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> N
                 deadline=options.deadline,
                 at_once=options.most_requests,
             )
-            publisher = Publisher(directory, redis, metrics=metrics, clock=clock, batch=options.batch)
+            ageing = Ageing(clock, options.audit_retention)
+            publisher = Publisher(directory, redis, ageing, metrics=metrics, clock=clock, batch=options.batch)
             async with listening(api.application, options.bind):
                 publishing = background.start(publisher.run(stop), "publisher")
                 await asyncio.wait({publishing})

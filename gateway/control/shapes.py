@@ -85,7 +85,7 @@ class Organization(Shape):
     operator: bool = False
     """Whether its keys act on every organization, as far as their permissions go. Only an operator can say so."""
     disabled: bool = False
-    """Whether all its keys are refused."""
+    """Whether it is cut off: all its keys are refused, and those of the organizations below it too."""
 
 
 class Department(Shape):

@@ -100,7 +100,7 @@ async def test_cut_off_between_publishing_and_noting_it(
     run = Connection.run
 
     async def cut_off(self: Connection, query: str, *arguments: object) -> None:
-        if query == "forget_published":
+        if query == "keep_publication":
             raise DatabaseUnavailable("the machine is gone")
         await run(self, query, *arguments)
 

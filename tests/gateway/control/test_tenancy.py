@@ -279,6 +279,17 @@ class TestInTheDatabase:
                 owned = "select count(*) from pg_class where pg_has_role(current_user, relowner, 'member')"
                 assert await session.raw.fetchval(owned) == 0
 
+    async def test_they_reach_nothing_but_forced_tables(self, database_url: str) -> None:
+        """Usage is none of the control plane's business: not the books, nor a day that is opened later."""
+        await fetch(database_url, "select open_usage_day(date '2026-01-01')")
+        for role, views in ((CONTROL, []), (PUBLISHER, ["published_secret"])):
+            async with Database(database_url, role, QUERIES) as database, database.session() as session:
+                rows = await session.raw.fetch(
+                    "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind <> 'i'"
+                    " and not relforcerowsecurity and has_table_privilege(oid, 'select, insert, update, delete')"
+                )
+                assert [row["relname"] for row in rows] == views
+
     async def test_every_table_of_the_control_plane_is_forced(self, database_url: str) -> None:
         forced = "select relname from pg_class where relrowsecurity and relforcerowsecurity order by 1"
         made_here = re.findall(r"create table (\w+)", schema_files()["control/0001_directory.sql"])
