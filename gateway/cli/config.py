@@ -61,7 +61,7 @@ def _address(text: str) -> str:
 
 def check(options: Namespace) -> int:
     """Prints what the configuration does, or what differs. 1 if something that protects a route or a limit is gone."""
-    config = load(options.config, os.environ, serving=True)
+    config = load(options.config, os.environ, serving=True, controlling=True)
     counts = (
         _count(len(config.routes), "route"),
         _count(len(config.upstreams), "upstream"),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import UnionType
 from typing import Any, Final, TypeAlias, get_args, get_origin
+from urllib.parse import quote
 
 import msgspec
 from pydantic.fields import FieldInfo
@@ -38,7 +39,7 @@ _NOUNS: Final = {
     "revocation": ("token_revocation",),
 }
 """Each noun of the command line and its collections: in an organization, and, where there is another, in all."""
-Act: TypeAlias = Callable[[ControlClient, Namespace, Collection], Awaitable[None]]
+Act: TypeAlias = Callable[[ControlClient, Namespace, Collection], None]
 _BY_KIND: Final = {collection.kind: collection for collection in COLLECTIONS}
 
 
@@ -103,7 +104,7 @@ def _add_verb(
         parser.add_argument("--org", required=not everywhere, help=f"the organization{everywhere}")
     if named:
         parser.add_argument("name")
-    parser.set_defaults(run=lambda options: run_to_end(_with_client(options, collections, act)))
+    parser.set_defaults(run=lambda options: _with_client(options, collections, act))
     return parser
 
 
@@ -152,19 +153,16 @@ def _json(text: str) -> Any:
         raise ArgumentTypeError(f"not JSON: {error}") from None
 
 
-async def _with_client(options: Namespace, collections: list[Collection], act: Act) -> int:
+def _with_client(options: Namespace, collections: list[Collection], act: Act) -> int:
     of = collections[0] if getattr(options, "org", None) is not None or len(collections) == 1 else collections[1]
-    async with ControlClient(load(options.config, os.environ)) as client:
-        await act(client, options, of)
+    act(ControlClient(load(options.config, os.environ).control, os.environ), options, of)
     return 0
 
 
 def _path(options: Namespace, of: Collection, *, one: bool = True) -> str:
-    names = {
-        "organization": getattr(options, "org", None) or getattr(options, "name", ""),
-        "name": getattr(options, "name", ""),
-    }
-    return (of.path if one else of.collection_path).format(**names)
+    name = getattr(options, "name", None) or ""
+    names = {"organization": getattr(options, "org", None) or name, "name": name}
+    return (of.path if one else of.collection_path).format(**{key: quote(each, safe="") for key, each in names.items()})
 
 
 def _members(options: Namespace) -> dict[str, Any]:
@@ -172,8 +170,8 @@ def _members(options: Namespace) -> dict[str, Any]:
     return {name: None if value == "null" else value for name, value in given.items() if value is not None}
 
 
-async def _list(client: ControlClient, options: Namespace, of: Collection) -> None:
-    items = [item async for page in client.pages(_path(options, of, one=False)) for item in page]
+def _list(client: ControlClient, options: Namespace, of: Collection) -> None:
+    items = [item for page in client.pages(_path(options, of, one=False)) for item in page]
     if options.json:
         print(msgspec.json.encode(items).decode())
     elif items:
@@ -182,34 +180,34 @@ async def _list(client: ControlClient, options: Namespace, of: Collection) -> No
         print(f"no {of.name.replace('-', ' ')}")
 
 
-async def _show(client: ControlClient, options: Namespace, of: Collection) -> None:
-    document, _ = await client.ask("GET", _path(options, of))
+def _show(client: ControlClient, options: Namespace, of: Collection) -> None:
+    document, _ = client.ask("GET", _path(options, of))
     _print_one(options, document)
 
 
-async def _add(client: ControlClient, options: Namespace, of: Collection) -> None:
+def _add(client: ControlClient, options: Namespace, of: Collection) -> None:
     members = _members(options) | ({"name": options.name} if options.name is not None else {})
-    document, _ = await client.ask("POST", _path(options, of, one=False), members)
+    document, _ = client.ask("POST", _path(options, of, one=False), members)
     _print_one(options, document)
 
 
-async def _set(client: ControlClient, options: Namespace, of: Collection) -> None:
-    _print_one(options, await client.change("PATCH", _path(options, of), _members(options)))
+def _set(client: ControlClient, options: Namespace, of: Collection) -> None:
+    _print_one(options, client.change("PATCH", _path(options, of), _members(options)))
 
 
-async def _remove(client: ControlClient, options: Namespace, of: Collection) -> None:
-    await client.change("DELETE", _path(options, of))
+def _remove(client: ControlClient, options: Namespace, of: Collection) -> None:
+    client.change("DELETE", _path(options, of))
     print(f"{options.name} is removed")
 
 
-async def _rotate(client: ControlClient, options: Namespace, of: Collection) -> None:
+def _rotate(client: ControlClient, options: Namespace, of: Collection) -> None:
     body = {"grace_seconds": options.grace_seconds}
-    document, _ = await client.ask("POST", f"{_path(options, of)}/rotate", body)
+    document, _ = client.ask("POST", f"{_path(options, of)}/rotate", body)
     _print_one(options, document)
 
 
-async def _revoke(client: ControlClient, options: Namespace, of: Collection) -> None:
-    document, _ = await client.ask("POST", f"{_path(options, of)}/revoke")
+def _revoke(client: ControlClient, options: Namespace, of: Collection) -> None:
+    document, _ = client.ask("POST", f"{_path(options, of)}/revoke")
     _print_one(options, document)
 
 

@@ -22,14 +22,20 @@ from gateway.tls.server import ListenerTlsOptions, make_server_context
 _KINDS: Final[dict[str, tuple[type[Options], Callable[[Any, Clock], Made]]]] = {
     "listeners": (ListenerTlsOptions, make_server_context),
     "upstreams": (UpstreamTlsOptions, make_client_context),
+    "control": (ListenerTlsOptions, make_server_context),
 }
 
 
-def check_certificates(source: Source) -> list[str]:
-    """Add a fault to the source for each file that cannot be used; returns warnings, each with its line."""
+def check_certificates(source: Source, *, controlling: bool) -> list[str]:
+    """Add a fault to the source for each file that cannot be used; returns warnings, each with its line.
+
+    `controlling`: those of the control plane too, which may run on a machine of its own.
+    """
     warnings: list[str] = []
     clock = Clock()
     for section, (kind, make) in _KINDS.items():
+        if section == "control" and not controlling:
+            continue
         for steps in _blocks(source, section):
             try:
                 made = make(kind.model_validate(source.at(steps), context=FROM_FILE), clock)
@@ -44,7 +50,9 @@ def check_certificates(source: Source) -> list[str]:
 
 
 def _blocks(source: Source, section: str) -> list[Steps]:
-    """Where the blocks about TLS stand in a section of listeners or upstreams."""
+    """Where the blocks about TLS stand in a section, or in each of the listeners or upstreams that it has."""
+    if section == "control":
+        return [steps for steps in [(section, "tls")] if source.at(steps) is not None]
     value = source.at((section,))
     within = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     return [steps for key in within if source.at(steps := (section, key, "tls")) is not None]

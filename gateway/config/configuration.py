@@ -124,20 +124,23 @@ class GatewayConfig(Options):
         return self._shared
 
 
-def load(path: Path | str, environment: Mapping[str, str], *, serving: bool = False) -> GatewayConfig:
+def load(
+    path: Path | str, environment: Mapping[str, str], *, serving: bool = False, controlling: bool = False
+) -> GatewayConfig:
     """Read and check a configuration file. Raises ConfigError with everything that is wrong with it.
 
     `serving`: it is to be served with, so the files it names must be fit for that; who only bills need not have them.
+    `controlling`: those of the control plane too, which may be on another machine than the edge.
     """
     source = read(path, environment)
-    config = compose(source, serving=serving)
+    config = compose(source, serving=serving, controlling=controlling)
     config._source = source
     return config
 
 
-def compose(source: Source, *, serving: bool = False) -> GatewayConfig:
+def compose(source: Source, *, serving: bool = False, controlling: bool = False) -> GatewayConfig:
     """Check what was read. Raises ConfigError with everything that is wrong with it."""
-    return _Composition(source).config(serving)
+    return _Composition(source).config(serving, controlling)
 
 
 class _Composition:
@@ -148,14 +151,14 @@ class _Composition:
         self._directory = Path(source.place(()).file).parent
         self._unusable: set[str] = set()  # plugins that cannot be loaded; said once
 
-    def config(self, serving: bool) -> GatewayConfig:
+    def config(self, serving: bool, controlling: bool) -> GatewayConfig:
         """The configuration, whole. Raises ConfigError."""
         shared = self._sections()
         top = self._chain(("plugins",))
         own = [self._chain(("routes", index, "plugins")) for index in range(self._length(("routes",)))]
         config = self._checked(GatewayConfig, (), leave_out=shared)
         check_names(self._source)
-        warnings = check_certificates(self._source) if serving else []
+        warnings = check_certificates(self._source, controlling=controlling) if serving else []
         if self._source.faults or config is None:
             raise ConfigError(error_lines(self._source.faults), self._source.files)
         config._chains = {None: in_order(top)} | {
@@ -167,8 +170,15 @@ class _Composition:
         if self._source.faults:
             raise ConfigError(error_lines(self._source.faults), self._source.files)
         config._shared = {name: options for name, options in shared.items() if options is not None}
-        config._warnings = warnings
+        config._warnings = warnings + (self._exposures(config.control) if controlling else [])
         return config
+
+    def _exposures(self, control: ControlOptions) -> list[str]:
+        if not control.exposed:
+            return []
+        place = self._source.place(("control", "bind"))
+        text = f"the control plane on {control.bind} has no `tls`: tokens and secrets can be read on the way to it"
+        return [f"{place.file}:{place.line}: {text}"]
 
     def _length(self, steps: Steps) -> int:
         value = self._source.at(steps)

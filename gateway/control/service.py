@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 
 from aiohttp import web
 
@@ -15,6 +16,7 @@ from gateway.config.configuration import GatewayConfig
 from gateway.control.ageing import Ageing
 from gateway.control.api import Api
 from gateway.control.database import CONTROL, PUBLISHER, QUERIES
+from gateway.control.options import ControlOptions
 from gateway.control.principal import Authentication, bootstrap_token
 from gateway.control.publisher import Publisher
 from gateway.downstream.listener import parse_bind
@@ -23,6 +25,8 @@ from gateway.postgres import Database
 from gateway.stores.address import postgres_url, redis_url
 from gateway.stores.redis import Redis
 from gateway.stores.store import StoreUnavailable
+from gateway.tls.certificate import Unusable
+from gateway.tls.server import following_context
 
 
 async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> None:
@@ -52,7 +56,8 @@ async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> N
             )
             ageing = Ageing(clock, options.audit_retention)
             publisher = Publisher(directory, redis, ageing, metrics=metrics, clock=clock, batch=options.batch)
-            async with listening(api.application, options.bind):
+            context = await _context(options, background, clock, metrics)
+            async with listening(api.application, options.bind, context):
                 publishing = background.start(publisher.run(stop), "publisher")
                 await asyncio.wait({publishing})
     finally:
@@ -60,8 +65,23 @@ async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> N
         await redis.close()
 
 
+async def _context(
+    options: ControlOptions, background: Background, clock: Clock, metrics: Metrics
+) -> SSLContext | None:
+    if options.tls is None:
+        return None
+    try:
+        return await following_context(
+            options.tls, "the control plane", background=background, clock=clock, metrics=metrics
+        )
+    except Unusable as error:
+        raise StoreUnavailable(f"the control plane cannot serve HTTPS: {error}") from error
+
+
 @asynccontextmanager
-async def listening(application: web.Application, bind: str) -> AsyncIterator[tuple[str, int]]:
+async def listening(
+    application: web.Application, bind: str, context: SSLContext | None = None
+) -> AsyncIterator[tuple[str, int]]:
     """Serves an application at this address; what is under way at the end has a second. Raises StoreUnavailable."""
     runner = web.AppRunner(
         application, access_log=None, shutdown_timeout=1.0, lingering_time=0.5, keepalive_timeout=30.0
@@ -70,7 +90,7 @@ async def listening(application: web.Application, bind: str) -> AsyncIterator[tu
     try:
         host, port = parse_bind(bind)
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, host, port, ssl_context=context).start()
         except OSError as error:
             raise StoreUnavailable(f"the control plane cannot listen on {bind}: {error.strerror}") from error
         yield runner.addresses[0][:2]

@@ -17,12 +17,13 @@ import pytest
 from gateway.cli.control import shown, table_of
 from gateway.cli.main import main
 from gateway.keys import looks_valid
+from tests.fixtures.certificates import Authority, authority
 from tests.fixtures.configuration import HEAD, ROUTES
 from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import empty_database, postgres_server
 from tests.fixtures.valkey import ValkeyServer, valkey, valkey_process
 
-__all__ = ["empty_database", "postgres_server", "valkey", "valkey_process"]
+__all__ = ["authority", "empty_database", "postgres_server", "valkey", "valkey_process"]
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,8 +48,7 @@ def port(here: Path, empty_database: str, valkey: ValkeyServer) -> int:
 @pytest.fixture
 def running(port: int) -> Iterator[subprocess.Popen[bytes]]:
     assert main(["migrate"]) == 0
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-m", "gateway", "control"], env=environment)
+    process = subprocess.Popen([sys.executable, "-m", "gateway", "control"], env=process_environment())
     give_up = time.monotonic() + 20
     while not answers(port):
         assert process.poll() is None
@@ -60,12 +60,40 @@ def running(port: int) -> Iterator[subprocess.Popen[bytes]]:
         assert process.wait(10) == 0
 
 
+def process_environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
 def answers(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+def test_over_https(
+    here: Path, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], authority: Authority
+) -> None:
+    """One configuration for the process and for the commands that ask it."""
+    issued = authority.issue("control", addresses=["127.0.0.1"])
+    text = Path("gateway.yaml").read_text().replace("token_file", f"tls: {json.dumps(issued.options)}, token_file")
+    Path("gateway.yaml").write_text(text.replace("secret/token", f"secret/token, client: {{ca: {authority.path}}}"))
+    assert main(["migrate"]) == 0
+    process = subprocess.Popen([sys.executable, "-m", "gateway", "control"], env=process_environment())
+    try:
+        give_up = time.monotonic() + 20
+        while main(["org", "list"]) != 0:
+            assert process.poll() is None
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+        capsys.readouterr()
+        printed(capsys, "org", "add", "acme")
+        monkeypatch.setenv("TALLYGATE_CONTROL_URL", f"http://127.0.0.1:{port}")
+        assert main(["org", "list"]) == 1
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
