@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from types import UnionType
 from typing import Any, Final, TypeAlias, get_args, get_origin
 from urllib.parse import quote
@@ -17,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from gateway import projection
 from gateway.cli.config import takes_config
-from gateway.cli.control_client import ControlClient
+from gateway.cli.control_client import ControlClient, ControlRefused
 from gateway.cli.process import run_service, run_to_end, takes_place
 from gateway.config.configuration import load
 from gateway.control import service
@@ -39,6 +40,7 @@ _NOUNS: Final = {
     "revocation": ("token_revocation",),
 }
 """Each noun of the command line and its collections: in an organization, and, where there is another, in all."""
+_OF_A_CHANGE: Final = ("at", "actor", "action", "kind", "organization", "name")
 Act: TypeAlias = Callable[[ControlClient, Namespace, Collection], None]
 _BY_KIND: Final = {collection.kind: collection for collection in COLLECTIONS}
 
@@ -54,6 +56,12 @@ def add_commands(commands: Any) -> None:
     control.set_defaults(run=_control)
     for noun, kinds in _NOUNS.items():
         _add_noun(commands, noun, [_BY_KIND[kind] for kind in kinds])
+    audit = commands.add_parser("audit", help="who changed what, newest first")
+    takes_config(audit)
+    audit.add_argument("--json", action="store_true", help="print JSON, with what was there before and after")
+    audit.add_argument("--org", help="the organization (without: all that happened)")
+    audit.add_argument("--most", type=int, default=50, help="how many changes (default: 50)")
+    audit.set_defaults(run=_audit)
 
 
 def _control(options: Namespace) -> int:
@@ -132,7 +140,7 @@ def _how(annotation: Any) -> dict[str, Any]:
     if get_origin(kinds[0]) is list:
         if isinstance((inner := next(iter(alternatives(get_args(kinds[0])[0])))), type) and inner is not str:
             return {"type": _json, "metavar": "JSON"}
-        return {"type": _listed, "metavar": "A,B"}
+        return {"type": _listed, "metavar": "A,B|JSON"}
     return {"type": str, "metavar": "TEXT"}
 
 
@@ -142,7 +150,10 @@ def _kinds(annotation: Any) -> Iterable[Any]:
     return alternatives(annotation)
 
 
-def _listed(text: str) -> list[str]:
+def _listed(text: str) -> Any:
+    """`null`, a list in JSON (what has commas in it needs one), or what stands between commas."""
+    if text == "null" or text.startswith("["):
+        return text if text == "null" else _json(text)
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -192,7 +203,14 @@ def _add(client: ControlClient, options: Namespace, of: Collection) -> None:
 
 
 def _set(client: ControlClient, options: Namespace, of: Collection) -> None:
-    _print_one(options, client.change("PATCH", _path(options, of), _members(options)))
+    members = _members(options)
+    if not members:
+        raise ControlRefused(f"nothing to change: say what (one or more of {', '.join(_switches(of))})")
+    _print_one(options, client.change("PATCH", _path(options, of), members))
+
+
+def _switches(of: Collection) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in of.patch.model_fields]
 
 
 def _remove(client: ControlClient, options: Namespace, of: Collection) -> None:
@@ -209,6 +227,17 @@ def _rotate(client: ControlClient, options: Namespace, of: Collection) -> None:
 def _revoke(client: ControlClient, options: Namespace, of: Collection) -> None:
     document, _ = client.ask("POST", f"{_path(options, of)}/revoke")
     _print_one(options, document)
+
+
+def _audit(options: Namespace) -> int:
+    client = ControlClient(load(options.config, os.environ).control, os.environ)
+    path = "/v1/audit" if options.org is None else f"/v1/organizations/{quote(options.org, safe='')}/audit"
+    items = list(islice(chain.from_iterable(client.pages(path)), max(0, options.most)))
+    if options.json:
+        print(msgspec.json.encode(items).decode())
+    else:
+        print("\n".join(table_of(items, _OF_A_CHANGE) if items else ["no changes"]))
+    return 0
 
 
 def _print_one(options: Namespace, document: dict[str, Any]) -> None:

@@ -143,4 +143,5 @@ def _reasons(document: Any, status: int) -> list[str]:
     if not isinstance(document, dict):
         return [f"status {status}"]
     said = document.get("detail") or document.get("title", f"status {status}")
-    return [said, *(f"  {each['pointer'].lstrip('/')}: {each['detail']}" for each in document.get("errors", ()))]
+    places = ((each["pointer"].lstrip("/"), each["detail"]) for each in document.get("errors", ()))
+    return [said, *(f"  {place}: {detail}" if place else f"  {detail}" for place, detail in places)]

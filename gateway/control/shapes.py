@@ -28,6 +28,9 @@ MOST: Final = 100
 """Entries of any list that a client may send."""
 
 
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
 def _within_reason(value: datetime) -> datetime:
     if not datetime(2000, 1, 1, tzinfo=UTC) < value < datetime(9000, 1, 1, tzinfo=UTC) - timedelta(days=1):
         raise ValueError("not a year between 2000 and 9000")
@@ -40,10 +43,14 @@ def _network(text: str) -> str:
     return str(ip_network(text))
 
 
-def _written(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("not a point in time: write 2026-01-31T12:00:00Z")  # pydantic reports these
-    return value
+def _written(value: object) -> datetime:
+    """RFC 3339, and nothing else that could be taken for a point in time, such as a number."""
+    try:
+        if isinstance(value, str) and _MOMENT.fullmatch(value):
+            return datetime.fromisoformat(value.upper())
+    except ValueError:
+        pass  # such as the thirtieth of February
+    raise ValueError("not a point in time with its offset: write 2026-01-31T12:00:00Z")  # pydantic reports these
 
 
 Name = Annotated[

@@ -132,6 +132,15 @@ def test_a_customer_from_first_to_last(
     assert printed(capsys, "role", "list") == "name   permissions\nguest  shop:look\n"
     assert printed(capsys, "role", "remove", "guest") == "guest is removed\n"
     assert "anew" in printed(capsys, "control", "project")
+    printed(
+        capsys, "key", "set", "--org", "acme", "k1", "--permissions", "[\"books:read if organization in ('a', 'b')\"]"
+    )
+    assert " if organization in " in printed(capsys, "key", "show", "--org", "acme", "k1")
+    assert " if " not in printed(capsys, "key", "set", "--org", "acme", "k1", "--permissions", "null")
+    head, *lines = printed(capsys, "audit", "--org", "acme", "--most", "2").splitlines()
+    assert head.split() == ["at", "actor", "action", "kind", "organization", "name"]
+    assert [line.split()[1:] for line in lines] == [["bootstrap", "change", "api_key", "acme", "k1"]] * 2
+    assert json.loads(printed(capsys, "audit", "--most", "1", "--json"))[0]["after"]["permissions"] is None
 
     token = Path("secret/token")
     assert token.stat().st_mode & 0o777 == 0o600
@@ -142,7 +151,44 @@ def test_a_customer_from_first_to_last(
 
 def test_what_is_refused_says_why(running: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "org", "add", "acme")
+    printed(capsys, "user", "add", "--org", "acme", "ada")
+    printed(capsys, "key", "add", "--org", "acme", "k1", "--user", "ada")
+    printed(capsys, "subscription", "add", "--org", "acme", "--plan", "gold")
+    printed(capsys, "membership", "add", "--org", "acme", "--user", "ada", "--roles", "")
+    said = "The request says something that cannot be\n"
     for arguments, text in (
+        (["org", "remove", "acme"], "There are users that belong to it: change or remove them first, or disable it.\n"),
+        (["org", "show", "acme/keys"], "There is no such thing, or it is out of the caller's reach\n"),
+        (
+            ["user", "remove", "--org", "acme", "ada"],
+            "There are keys that belong to it, and keys stay on record: disable it instead.\n",
+        ),
+        (["key", "add", "--org", "acme", "--user", "bob"], f"{said}  user: There is no user of this name.\n"),
+        (
+            ["key", "add", "--org", "acme", "--service-account", "robot"],
+            f"{said}  service_account: There is no service account of this name.\n",
+        ),
+        (
+            ["key", "add", "--org", "acme", "--user", "ada", "--service-account", "x"],
+            f"{said}  a key belongs to a user or to a service account, not to both\n",
+        ),
+        (
+            ["team", "add", "--org", "acme", "t", "--department", "d"],
+            f"{said}  department: There is no department of this name.\n",
+        ),
+        (
+            ["subscription", "add", "--org", "acme", "--plan", "silver"],
+            "Another subscription counts: say in its `ended_at` when it ended, first.\n",
+        ),
+        (
+            ["membership", "add", "--org", "acme", "--user", "ada", "--roles", ""],
+            "The user has a membership there already: change that one.\n",
+        ),
+        (
+            ["key", "set", "--org", "acme", "k1", "--expires-at", "tomorrow"],
+            f"{said}  expires_at: not a point in time with its offset: write 2026-01-31T12:00:00Z\n",
+        ),
+        (["team", "set", "--org", "acme", "t"], "nothing to change: say what (one or more of --title, --department)\n"),
         (["org", "add", "acme"], "There is such a thing already\n"),
         (["org", "show", "none"], "There is no such thing, or it is out of the caller's reach\n"),
         (
