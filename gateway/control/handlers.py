@@ -116,6 +116,7 @@ async def make(call: Call) -> Answer:
     await _check_roles(call, members)
     if of.most is not None and await call.connection.value(f"{of.kind}.are_as_many", *call.home, of.most):
         raise TooMany(f"There are {of.most} {of.name}.")
+    before = await giving.allowed(of, call.connection, call.organization, call.name) if of.kind == "role" else ()
     try:
         async with call.connection.atomic():
             await call.connection.run(f"{of.kind}.make", *call.home, _encode(members).decode())
@@ -126,7 +127,7 @@ async def make(call: Call) -> Answer:
     secret = None
     if of is KEYS:
         secret = await _add_secret(call)
-    await giving.check(of, call.connection, call.principal, call.organization, call.name)
+    await giving.check(of, call.connection, call.principal, call.organization, call.name, before)
     made = await read(call)
     location = of.path.format(organization=call.organization or call.name, name=call.name)
     return replace(_with_secret(made, secret) if secret is not None else made, location=location)
@@ -135,10 +136,11 @@ async def make(call: Call) -> Answer:
 async def change(call: Call) -> Answer:
     assert call.body is not None  # noqa: S101  # the operation has a body
     of = call.of
-    before = await _check_version(call)
+    was = await _check_version(call)
     members = call.body.model_dump(mode="json", exclude_unset=True)
     if "roles" in members:
-        await _check_roles(call, before | members)
+        await _check_roles(call, was | members)
+    before = await _denying(call)
     try:
         async with call.connection.atomic():
             arguments = (*call.home, call.name, call.version, _encode(members).decode())
@@ -149,7 +151,7 @@ async def change(call: Call) -> Answer:
         raise _missing(of, error) from None
     if not changed:  # somebody else was quicker
         raise VersionMismatch
-    await giving.check(of, call.connection, call.principal, call.organization, call.name)
+    await giving.check(of, call.connection, call.principal, call.organization, call.name, before)
     return await read(call)
 
 
@@ -158,6 +160,7 @@ async def remove(call: Call) -> Answer:
     if call.of.kind == "role":
         for row in await call.connection.rows("uses_of_role", *call.home, call.name):
             raise InUse(f"It is given to {row['place']}.")
+    before = await _denying(call)
     try:
         async with call.connection.atomic():
             removed = await call.connection.value(f"{call.of.kind}.remove", *call.home, call.name, call.version)
@@ -165,6 +168,7 @@ async def remove(call: Call) -> Answer:
         raise _needed(call.of, error) from None
     if not removed:
         raise VersionMismatch
+    await giving.check(call.of, call.connection, call.principal, call.organization, call.name, before)
     return Answer(None)
 
 
@@ -184,6 +188,13 @@ async def rotate(call: Call) -> Answer:
 async def revoke(call: Call) -> Answer:
     await call.connection.run("revoke_key", *call.home, call.name)
     return await read(call)
+
+
+async def _denying(call: Call) -> tuple[str, ...]:
+    """What a thing allows and denies before it is changed or removed. A key is compared whole: it is nobody's part."""
+    if call.of is KEYS:
+        return ()
+    return await giving.allowed(call.of, call.connection, call.organization, call.name)
 
 
 async def _add_secret(call: Call) -> str:

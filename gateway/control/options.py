@@ -51,7 +51,9 @@ class ControlOptions(Options):
     connections: int = Field(default=8, ge=1, le=100)
     """Requests that are in PostgreSQL at once, each in a database connection of its own."""
     most_requests: int = Field(default=100, ge=1, le=10_000)
-    """Requests under way at once, those that wait for a connection included; the next one is refused with 503."""
+    """Requests under way at once, those that wait for a connection included; the next one is refused with 503. A
+    quarter of them can be of one organization's keys.
+    """
     deadline: Duration = Field(default=10.0, gt=0)
     """How long a request may take, from its head to the end of its answer."""
     audit_retention: Duration | None = Field(default=None, ge=30 * 86400.0)

@@ -84,7 +84,12 @@ async def listening(
 ) -> AsyncIterator[tuple[str, int]]:
     """Serves an application at this address; what is under way at the end has a second. Raises StoreUnavailable."""
     runner = web.AppRunner(
-        application, access_log=None, shutdown_timeout=1.0, lingering_time=0.5, keepalive_timeout=30.0
+        application,
+        access_log=None,
+        shutdown_timeout=1.0,
+        lingering_time=0.5,
+        keepalive_timeout=30.0,
+        auto_decompress=False,
     )
     await runner.setup()
     try:

@@ -57,8 +57,11 @@ Name = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$", description="It never changes.", examples=["acme"])
 ]
 """How a thing is called in paths, in usage records and in header fields."""
-Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,200}$")]
+_UNREADABLE: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+"""What a terminal obeys, and what turns the text around it about."""
+Title = Annotated[str, Field(pattern=f"^[^{_UNREADABLE}]{{0,200}}$")]
 """What people read."""
+_Email = Annotated[str, Field(pattern=f"^[^{_UNREADABLE}@ ]{{1,64}}@[^{_UNREADABLE}@ ]{{1,189}}$")]
 Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_within_reason)]
 """A point in time (RFC 3339), with its offset."""
 Instant = Annotated[datetime, Field(strict=False)]
@@ -121,6 +124,8 @@ class GlobalRole(Shape):
 class Role(Shape):
     """What whoever has this role may do."""
 
+    fixed = frozenset({"name", "scope"})
+
     name: Name
     title: Title = ""
     scope: Literal["organization", "team"] = "organization"
@@ -133,7 +138,7 @@ class User(Shape):
 
     name: Name
     title: Title = ""
-    email: Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f@]{1,64}@[^\x00-\x20\x7f@]{1,189}$")] | None = None
+    email: _Email | None = None
     disabled: bool = False
     """Whether all keys of this user are refused."""
 
