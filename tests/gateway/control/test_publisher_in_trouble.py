@@ -31,7 +31,7 @@ HOME = "/v1/organizations/acme"
         "return redis.call('DEL', 'tallygate:{directory}:state')",
         "return redis.call('HSET', 'tallygate:{directory}:state', 'generation', 'another')",
         "return redis.call('HSET', 'tallygate:{directory}:state', 'sequence', '0')",
-        "for n = 0, 20 do redis.call('DEL', string.format('tallygate:{directory}:keys:%03x', n)) end return 1",
+        "for n = 0, 4095 do redis.call('DEL', string.format('tallygate:{directory}:keys:%03x', n)) end return 1",
     ],
 )
 async def test_a_store_that_lost_something_is_written_anew_within_a_second(
