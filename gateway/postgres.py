@@ -42,7 +42,11 @@ class Retry(Exception):
 
 
 class Taken(Retry):
-    """A row with this unique key exists already."""
+    """A row with this unique key exists already. `constraint` is what says so."""
+
+    def __init__(self, text: str, constraint: str = "") -> None:
+        super().__init__(text)
+        self.constraint = constraint
 
 
 class Unacceptable(Exception):
@@ -50,7 +54,15 @@ class Unacceptable(Exception):
 
 
 class Referenced(Unacceptable):
-    """A row that this one names does not exist, or one that is to go is still named by others."""
+    """A row that this one names does not exist, or one that is to go is still named by others.
+
+    `table` is where the row is that names the other, `constraint` what forbids it.
+    """
+
+    def __init__(self, text: str, table: str = "", constraint: str = "") -> None:
+        super().__init__(text)
+        self.table = table
+        self.constraint = constraint
 
 
 def _rename(error: Exception) -> Exception | None:
@@ -66,9 +78,9 @@ def _rename(error: Exception) -> Exception | None:
     if state == "23514" and error.constraint_name is None:
         return Retry(str(error))  # no partition takes the row: its day has to be opened first
     if state == "23505":
-        return Taken(str(error))
+        return Taken(str(error), error.constraint_name or "")
     if state == "23503":
-        return Referenced(str(error))
+        return Referenced(str(error), error.table_name or "", error.constraint_name or "")
     if state[:2] in {"22", "23", "54"}:
         return Unacceptable(str(error))
     if state[:2] in {"40", "55"}:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.cli.admin_client import AdminUnreachable, ask
-from gateway.config.configuration import GatewayConfig, load
+from gateway.config.composition import load
+from gateway.config.configuration import GatewayConfig
 from gateway.config.description import Description, describe
 from gateway.config.diff import differences
 from gateway.downstream.listener import parse_bind
@@ -61,7 +62,7 @@ def _address(text: str) -> str:
 
 def check(options: Namespace) -> int:
     """Prints what the configuration does, or what differs. 1 if something that protects a route or a limit is gone."""
-    config = load(options.config, os.environ, serving=True)
+    config = load(options.config, os.environ, serving=True, controlling=True)
     counts = (
         _count(len(config.routes), "route"),
         _count(len(config.upstreams), "upstream"),

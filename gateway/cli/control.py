@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from types import UnionType
 from typing import Any, Final, TypeAlias, get_args, get_origin
+from urllib.parse import quote
 
 import msgspec
 from pydantic.fields import FieldInfo
 
 from gateway import projection
 from gateway.cli.config import takes_config
-from gateway.cli.control_client import ControlClient
+from gateway.cli.control_client import ControlClient, ControlRefused
 from gateway.cli.process import run_service, run_to_end, takes_place
-from gateway.config.configuration import load
+from gateway.config.composition import load
 from gateway.control import service
 from gateway.control.collection import COLLECTIONS, KEYS, Collection
 from gateway.options import alternatives
@@ -38,7 +40,8 @@ _NOUNS: Final = {
     "revocation": ("token_revocation",),
 }
 """Each noun of the command line and its collections: in an organization, and, where there is another, in all."""
-Act: TypeAlias = Callable[[ControlClient, Namespace, Collection], Awaitable[None]]
+_OF_A_CHANGE: Final = ("at", "actor", "action", "kind", "organization", "name")
+Act: TypeAlias = Callable[[ControlClient, Namespace, Collection], None]
 _BY_KIND: Final = {collection.kind: collection for collection in COLLECTIONS}
 
 
@@ -53,6 +56,12 @@ def add_commands(commands: Any) -> None:
     control.set_defaults(run=_control)
     for noun, kinds in _NOUNS.items():
         _add_noun(commands, noun, [_BY_KIND[kind] for kind in kinds])
+    audit = commands.add_parser("audit", help="who changed what, newest first")
+    takes_config(audit)
+    audit.add_argument("--json", action="store_true", help="print JSON, with what was there before and after")
+    audit.add_argument("--org", help="the organization (without: all that happened)")
+    audit.add_argument("--most", type=int, default=50, help="how many changes (default: 50)")
+    audit.set_defaults(run=_audit)
 
 
 def _control(options: Namespace) -> int:
@@ -103,7 +112,7 @@ def _add_verb(
         parser.add_argument("--org", required=not everywhere, help=f"the organization{everywhere}")
     if named:
         parser.add_argument("name")
-    parser.set_defaults(run=lambda options: run_to_end(_with_client(options, collections, act)))
+    parser.set_defaults(run=lambda options: _with_client(options, collections, act))
     return parser
 
 
@@ -131,7 +140,7 @@ def _how(annotation: Any) -> dict[str, Any]:
     if get_origin(kinds[0]) is list:
         if isinstance((inner := next(iter(alternatives(get_args(kinds[0])[0])))), type) and inner is not str:
             return {"type": _json, "metavar": "JSON"}
-        return {"type": _listed, "metavar": "A,B"}
+        return {"type": _listed, "metavar": "A,B|JSON"}
     return {"type": str, "metavar": "TEXT"}
 
 
@@ -141,7 +150,10 @@ def _kinds(annotation: Any) -> Iterable[Any]:
     return alternatives(annotation)
 
 
-def _listed(text: str) -> list[str]:
+def _listed(text: str) -> Any:
+    """`null`, a list in JSON (what has commas in it needs one), or what stands between commas."""
+    if text == "null" or text.startswith("["):
+        return text if text == "null" else _json(text)
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -152,19 +164,16 @@ def _json(text: str) -> Any:
         raise ArgumentTypeError(f"not JSON: {error}") from None
 
 
-async def _with_client(options: Namespace, collections: list[Collection], act: Act) -> int:
+def _with_client(options: Namespace, collections: list[Collection], act: Act) -> int:
     of = collections[0] if getattr(options, "org", None) is not None or len(collections) == 1 else collections[1]
-    async with ControlClient(load(options.config, os.environ)) as client:
-        await act(client, options, of)
+    act(ControlClient(load(options.config, os.environ).control, os.environ), options, of)
     return 0
 
 
 def _path(options: Namespace, of: Collection, *, one: bool = True) -> str:
-    names = {
-        "organization": getattr(options, "org", None) or getattr(options, "name", ""),
-        "name": getattr(options, "name", ""),
-    }
-    return (of.path if one else of.collection_path).format(**names)
+    name = getattr(options, "name", None) or ""
+    names = {"organization": getattr(options, "org", None) or name, "name": name}
+    return (of.path if one else of.collection_path).format(**{key: quote(each, safe="") for key, each in names.items()})
 
 
 def _members(options: Namespace) -> dict[str, Any]:
@@ -172,8 +181,8 @@ def _members(options: Namespace) -> dict[str, Any]:
     return {name: None if value == "null" else value for name, value in given.items() if value is not None}
 
 
-async def _list(client: ControlClient, options: Namespace, of: Collection) -> None:
-    items = [item async for page in client.pages(_path(options, of, one=False)) for item in page]
+def _list(client: ControlClient, options: Namespace, of: Collection) -> None:
+    items = [item for page in client.pages(_path(options, of, one=False)) for item in page]
     if options.json:
         print(msgspec.json.encode(items).decode())
     elif items:
@@ -182,35 +191,53 @@ async def _list(client: ControlClient, options: Namespace, of: Collection) -> No
         print(f"no {of.name.replace('-', ' ')}")
 
 
-async def _show(client: ControlClient, options: Namespace, of: Collection) -> None:
-    document, _ = await client.ask("GET", _path(options, of))
+def _show(client: ControlClient, options: Namespace, of: Collection) -> None:
+    document, _ = client.ask("GET", _path(options, of))
     _print_one(options, document)
 
 
-async def _add(client: ControlClient, options: Namespace, of: Collection) -> None:
+def _add(client: ControlClient, options: Namespace, of: Collection) -> None:
     members = _members(options) | ({"name": options.name} if options.name is not None else {})
-    document, _ = await client.ask("POST", _path(options, of, one=False), members)
+    document, _ = client.ask("POST", _path(options, of, one=False), members)
     _print_one(options, document)
 
 
-async def _set(client: ControlClient, options: Namespace, of: Collection) -> None:
-    _print_one(options, await client.change("PATCH", _path(options, of), _members(options)))
+def _set(client: ControlClient, options: Namespace, of: Collection) -> None:
+    members = _members(options)
+    if not members:
+        raise ControlRefused(f"nothing to change: say what (one or more of {', '.join(_switches(of))})")
+    _print_one(options, client.change("PATCH", _path(options, of), members))
 
 
-async def _remove(client: ControlClient, options: Namespace, of: Collection) -> None:
-    await client.change("DELETE", _path(options, of))
+def _switches(of: Collection) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in of.patch.model_fields]
+
+
+def _remove(client: ControlClient, options: Namespace, of: Collection) -> None:
+    client.change("DELETE", _path(options, of))
     print(f"{options.name} is removed")
 
 
-async def _rotate(client: ControlClient, options: Namespace, of: Collection) -> None:
+def _rotate(client: ControlClient, options: Namespace, of: Collection) -> None:
     body = {"grace_seconds": options.grace_seconds}
-    document, _ = await client.ask("POST", f"{_path(options, of)}/rotate", body)
+    document, _ = client.ask("POST", f"{_path(options, of)}/rotate", body)
     _print_one(options, document)
 
 
-async def _revoke(client: ControlClient, options: Namespace, of: Collection) -> None:
-    document, _ = await client.ask("POST", f"{_path(options, of)}/revoke")
+def _revoke(client: ControlClient, options: Namespace, of: Collection) -> None:
+    document, _ = client.ask("POST", f"{_path(options, of)}/revoke")
     _print_one(options, document)
+
+
+def _audit(options: Namespace) -> int:
+    client = ControlClient(load(options.config, os.environ).control, os.environ)
+    path = "/v1/audit" if options.org is None else f"/v1/organizations/{quote(options.org, safe='')}/audit"
+    items = list(islice(chain.from_iterable(client.pages(path)), max(0, options.most)))
+    if options.json:
+        print(msgspec.json.encode(items).decode())
+    else:
+        print("\n".join(table_of(items, _OF_A_CHANGE) if items else ["no changes"]))
+    return 0
 
 
 def _print_one(options: Namespace, document: dict[str, Any]) -> None:

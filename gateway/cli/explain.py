@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.cli.admin_client import AdminUnreachable, ask
 from gateway.cli.config import takes_admin, takes_config
-from gateway.config.configuration import load
+from gateway.config.composition import load
 from gateway.explanation import Explanation, UpstreamCall, explain, request_of
 from gateway.problem import Problem
 

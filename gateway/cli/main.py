@@ -27,7 +27,7 @@ from gateway.cli.credentials import add_credentials
 from gateway.cli.process import run_service, run_to_end, takes_place
 from gateway.clock import Clock
 from gateway.config import reference
-from gateway.config.configuration import ConfigError, load
+from gateway.config.composition import ConfigError, load
 from gateway.metering.directory import JournalUnusable
 from gateway.migration import MigrationRefused, migrate
 from gateway.node.processes import StartFailed, run_edge

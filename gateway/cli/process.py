@@ -14,7 +14,8 @@ import uvloop
 
 from gateway import log
 from gateway.background import Background
-from gateway.config.configuration import GatewayConfig, load
+from gateway.config.composition import load
+from gateway.config.configuration import GatewayConfig
 from gateway.edge import app
 from gateway.metrics import Metrics
 from gateway.vitals import watch

@@ -22,20 +22,23 @@ from gateway.tls.server import ListenerTlsOptions, make_server_context
 _KINDS: Final[dict[str, tuple[type[Options], Callable[[Any, Clock], Made]]]] = {
     "listeners": (ListenerTlsOptions, make_server_context),
     "upstreams": (UpstreamTlsOptions, make_client_context),
+    "control": (ListenerTlsOptions, make_server_context),
 }
 
 
-def check_certificates(source: Source, of_plugins: Iterable[Steps]) -> list[str]:
+def check_certificates(source: Source, of_plugins: Iterable[Steps], *, controlling: bool) -> list[str]:
     """Add a fault to the source for each file that cannot be used; returns warnings, each with its line.
 
     `of_plugins` is where the blocks stand that plugins have of their own: TLS towards servers that they ask.
+    `controlling`: those of the control plane too, which may run on a machine of its own.
     """
     warnings: list[str] = []
     clock = Clock()
-    blocks = {section: _blocks(source, section) for section in _KINDS}
+    blocks = {section: _blocks(source, section) for section in _KINDS if controlling or section != "control"}
     blocks["upstreams"] += of_plugins
-    for section, (kind, make) in _KINDS.items():
-        for steps in blocks[section]:
+    for section, places in blocks.items():
+        kind, make = _KINDS[section]
+        for steps in places:
             try:
                 made = make(kind.model_validate(source.at(steps), context=FROM_FILE), clock)
             except ValidationError:
@@ -48,7 +51,9 @@ def check_certificates(source: Source, of_plugins: Iterable[Steps]) -> list[str]
 
 
 def _blocks(source: Source, section: str) -> list[Steps]:
-    """Where the blocks about TLS stand in a section of listeners or upstreams."""
+    """Where the blocks about TLS stand in a section, or in each of the listeners or upstreams that it has."""
+    if section == "control":
+        return [steps for steps in [(section, "tls")] if source.at(steps) is not None]
     value = source.at((section,))
     within = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     return [steps for key in within if source.at(steps := (section, key, "tls")) is not None]

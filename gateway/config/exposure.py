@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.config.plugin_loader import PluginSpec
 from gateway.config.source import Source
-from gateway.downstream.listener import ListenerOptions, parse_bind
+from gateway.downstream.listener import ListenerOptions, is_local
+
+if TYPE_CHECKING:
+    from gateway.control.options import ControlOptions
 
 _NAMED: Final = 3
 """Routes that a warning names; the others are counted."""
@@ -29,8 +31,16 @@ def exposed(
         return []
     who = ", ".join(f"{name} ({_routes(routes)})" for name, routes in asking.items())
     text = f"whoever listens in can use what callers show to {who}: give it `tls`, or name `trusted_proxies` that do"
-    open_ = [place for place, listener in enumerate(listeners) if _is_open(listener)]
+    open_ = [place for place, listener in enumerate(listeners) if not (_is_secure(listener) or is_local(listener.bind))]
     return [source.located(("listeners", place, "bind"), f"this listener has no TLS, {text}") for place in open_]
+
+
+def control_exposed(source: Source, control: ControlOptions) -> list[str]:
+    """A warning if the tokens of the control plane cross a network that anybody may listen to."""
+    if control.tls is not None or is_local(control.bind):
+        return []
+    text = f"the control plane on {control.bind} has no `tls`: tokens and secrets can be read on the way to it"
+    return [source.located(("control", "bind"), text)]
 
 
 def _asking(chain: Sequence[PluginSpec]) -> Iterator[str]:
@@ -46,11 +56,5 @@ def _routes(names: list[str]) -> str:
     return f"route{'s' if len(names) > 1 else ''} {listed}{f' and {more} more' if more > 0 else ''}"
 
 
-def _is_open(listener: ListenerOptions) -> bool:
-    if listener.tls is not None or listener.https_port is not None:
-        return False
-    host, _ = parse_bind(listener.bind)
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
+def _is_secure(listener: ListenerOptions) -> bool:
+    return listener.tls is not None or listener.https_port is not None

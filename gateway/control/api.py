@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -30,6 +32,7 @@ from gateway.problem import (
     ContentTooLarge,
     IdempotencyKeyReused,
     InvalidValues,
+    MediaTypeNotSupported,
     MethodNotAllowed,
     NoRoute,
     NotFound,
@@ -42,6 +45,7 @@ from gateway.problem import (
 )
 
 _log: Final = logging.getLogger(__name__)
+_HEALTH: Final = "/health"
 _REQUEST: Final = web.RequestKey("request", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -75,13 +79,15 @@ class Api:
         self._clock = clock
         self._deadline = deadline
         self._room = at_once
+        self._share = max(1, at_once // 4)
+        self._under_way: Counter[str] = Counter()
         self._requests = metrics.counter(
             "tallygate_control_requests_total", "Requests that the control plane answered.", ("operation", "status")
         )
         self._document = msgspec.json.encode(openapi.document(operations()))
         self.application = web.Application(middlewares=[self._guard], client_max_size=asking.LARGEST_BODY)
         self.application.on_response_prepare.append(_dress)
-        self.application.router.add_get("/health", self._health)
+        self.application.router.add_get(_HEALTH, self._health)
         self.application.router.add_get("/v1/openapi.json", self._describe)
         for operation in operations():
             self.application.router.add_route(
@@ -101,9 +107,23 @@ class Api:
                 who.require(operation.permission)
             if operation.for_all and who.tenant != EVERYBODY:
                 raise PermissionDenied("Only those can ask for this who act for every organization.")
-            return await self._perform(operation, request, who)
+            with self._share_of(who):
+                return await self._perform(operation, request, who)
 
         return handle
+
+    @contextmanager
+    def _share_of(self, who: Principal) -> Iterator[None]:
+        """No organization takes all the room, however slowly it asks. Raises Overloaded."""
+        if self._under_way[who.tenant] >= self._share and who.tenant != EVERYBODY:
+            raise Overloaded("Too many requests of this organization are under way.", headers=retry_after(1))
+        self._under_way[who.tenant] += 1
+        try:
+            yield
+        finally:
+            self._under_way[who.tenant] -= 1
+            if not self._under_way[who.tenant]:
+                del self._under_way[who.tenant]
 
     async def _perform(self, operation: Operation, request: web.Request, who: Principal) -> web.Response:
         """Reads the request to its end, then does all of it in one transaction."""
@@ -114,6 +134,8 @@ class Api:
         raw = await _read(request)
         body = None
         if operation.body is not None:
+            if "content-encoding" in request.headers:
+                raise MediaTypeNotSupported("Send it without Content-Encoding.")
             content_type = request.headers.get("content-type", "")
             body = asking.body_of(raw, content_type, operation.body, patch=operation.method == "PATCH")
         elif raw:
@@ -138,7 +160,7 @@ class Api:
         request[_REQUEST] = uuid_text(self._clock.uuid7())
         self._room -= 1
         try:
-            if self._room < 0:
+            if self._room < 0 and request.path != _HEALTH:
                 raise Overloaded(headers=retry_after(1))
             async with asyncio.timeout(self._deadline):
                 response = await handler(request)

@@ -28,7 +28,7 @@ USUAL_PAGE: Final = 50
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
-_VERSION: Final = re.compile(r'"(\d{1,9})"')
+_VERSION: Final = re.compile(r'"([1-9][0-9]{0,8})"')
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,255}")
 _MOST_FINDINGS: Final = 20
 

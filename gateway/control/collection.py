@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field
 
 from gateway.control import shapes
 from gateway.control.shapes import Shape, patch_of, view_of
@@ -27,6 +29,8 @@ class Collection:
     removable: bool = True
     most: int | None = None
     """How many there can be, about, where every edge process keeps all of them in memory."""
+    unique: dict[str, str] = field(default_factory=dict)
+    """What else than the name there can be only one of: the index that says so, and what is said to who makes two."""
     derived: dict[str, tuple[Any, str]] = field(default_factory=dict)
     """Members that nobody writes: their type, and the expression of SQL that they come from."""
 
@@ -55,11 +59,22 @@ class Collection:
         return f"control/{self.name}:{action}"
 
 
-ORGANIZATIONS: Final = Collection("organizations", "organization", shapes.Organization, of_the_platform=True)
+ORGANIZATIONS: Final = Collection(
+    "organizations",
+    "organization",
+    shapes.Organization,
+    of_the_platform=True,
+    derived={
+        "cut_off": (
+            Annotated[bool, Field(description="Whether it, or one above it, is disabled.")],
+            "is_cut_off(t.path)",
+        )
+    },
+)
 _SECRETS: Final = """(
   select coalesce(json_agg(
     json_build_object('prefix', s.prefix, 'created_at', s.created_at, 'expires_at', s.expires_at)
-    order by s.created_at desc
+    order by s.expires_at is null desc, s.created_at desc
   ), '[]')
   from api_secret as s where s.organization = t.organization and s.key = t.name
 )"""
@@ -83,14 +98,31 @@ KEY_WITH_SECRET: Final = view_of(
 COLLECTIONS: Final = (
     ORGANIZATIONS,
     Collection("roles", "global_role", shapes.GlobalRole, of_the_platform=True, most=1_000),
-    Collection("revocations", "token_revocation", shapes.Revocation, of_the_platform=True, most=100_000),
+    Collection(
+        "revocations",
+        "token_revocation",
+        shapes.Revocation,
+        of_the_platform=True,
+        most=100_000,
+        unique={"token_revocation_kind_token_key": "That is revoked already."},
+    ),
     Collection("departments", "department", shapes.Department),
     Collection("teams", "team", shapes.Team),
     Collection("roles", "role", shapes.Role, most=1_000),
     Collection("users", "user_account", shapes.User),
     Collection("service-accounts", "service_account", shapes.ServiceAccount),
-    Collection("memberships", "membership", shapes.Membership),
-    Collection("subscriptions", "subscription", shapes.Subscription),
+    Collection(
+        "memberships",
+        "membership",
+        shapes.Membership,
+        unique={"membership_organization_user_team_key": "The user has a membership there already: change that one."},
+    ),
+    Collection(
+        "subscriptions",
+        "subscription",
+        shapes.Subscription,
+        unique={"subscription_that_counts": "Another subscription counts: say in its `ended_at` when it ended, first."},
+    ),
     KEYS,
 )
 

@@ -42,6 +42,13 @@ def not_held(held: Iterable[str], granted: Iterable[str]) -> str | None:
     return None
 
 
+def lifted(before: Iterable[str], after: Iterable[str]) -> tuple[str, ...]:
+    """What was denied and is denied no more, as what it allows to whoever has it otherwise."""
+    still = {str(permission) for permission in _read(after) if permission.denies}
+    gone = [permission for permission in _read(before) if permission.denies and str(permission) not in still]
+    return tuple(str(permission).removeprefix("!") for permission in gone)
+
+
 def _read(texts: Iterable[str]) -> list[Permission]:
     """The permissions; one that cannot be read any more grants nothing, and denies everything if it was to deny."""
     permissions = []

@@ -14,7 +14,7 @@ from gateway import keys
 from gateway.clock import Clock
 from gateway.control import giving, shapes
 from gateway.control.asking import cursor_of
-from gateway.control.collection import KEYS, ORGANIZATIONS, Collection
+from gateway.control.collection import COLLECTIONS, KEYS, ORGANIZATIONS, Collection
 from gateway.control.database import EVERYBODY
 from gateway.control.principal import Principal
 from gateway.control.shapes import Shape
@@ -116,17 +116,18 @@ async def make(call: Call) -> Answer:
     await _check_roles(call, members)
     if of.most is not None and await call.connection.value(f"{of.kind}.are_as_many", *call.home, of.most):
         raise TooMany(f"There are {of.most} {of.name}.")
+    before = await giving.allowed(of, call.connection, call.organization, call.name) if of.kind == "role" else ()
     try:
         async with call.connection.atomic():
             await call.connection.run(f"{of.kind}.make", *call.home, _encode(members).decode())
-    except Taken:
-        raise AlreadyExists from None
+    except Taken as error:
+        raise AlreadyExists(of.unique.get(error.constraint)) from None
     except Referenced as error:
-        raise InvalidValues("Something that it names does not exist.") from error
+        raise _missing(of, error) from None
     secret = None
     if of is KEYS:
         secret = await _add_secret(call)
-    await giving.check(of, call.connection, call.principal, call.organization, call.name)
+    await giving.check(of, call.connection, call.principal, call.organization, call.name, before)
     made = await read(call)
     location = of.path.format(organization=call.organization or call.name, name=call.name)
     return replace(_with_secret(made, secret) if secret is not None else made, location=location)
@@ -135,21 +136,22 @@ async def make(call: Call) -> Answer:
 async def change(call: Call) -> Answer:
     assert call.body is not None  # noqa: S101  # the operation has a body
     of = call.of
-    before = await _check_version(call)
+    was = await _check_version(call)
     members = call.body.model_dump(mode="json", exclude_unset=True)
     if "roles" in members:
-        await _check_roles(call, before | members)
+        await _check_roles(call, was | members)
+    before = await _denying(call)
     try:
         async with call.connection.atomic():
             arguments = (*call.home, call.name, call.version, _encode(members).decode())
             changed = await call.connection.value(f"{of.kind}.change", *arguments)
-    except Taken:
-        raise AlreadyExists("The organization has another one that counts.") from None
+    except Taken as error:
+        raise AlreadyExists(of.unique.get(error.constraint)) from None
     except Referenced as error:
-        raise InvalidValues("Something that it names does not exist.") from error
+        raise _missing(of, error) from None
     if not changed:  # somebody else was quicker
         raise VersionMismatch
-    await giving.check(of, call.connection, call.principal, call.organization, call.name)
+    await giving.check(of, call.connection, call.principal, call.organization, call.name, before)
     return await read(call)
 
 
@@ -158,13 +160,15 @@ async def remove(call: Call) -> Answer:
     if call.of.kind == "role":
         for row in await call.connection.rows("uses_of_role", *call.home, call.name):
             raise InUse(f"It is given to {row['place']}.")
+    before = await _denying(call)
     try:
         async with call.connection.atomic():
             removed = await call.connection.value(f"{call.of.kind}.remove", *call.home, call.name, call.version)
-    except Referenced:
-        raise InUse from None
+    except Referenced as error:
+        raise _needed(call.of, error) from None
     if not removed:
         raise VersionMismatch
+    await giving.check(call.of, call.connection, call.principal, call.organization, call.name, before)
     return Answer(None)
 
 
@@ -186,6 +190,13 @@ async def revoke(call: Call) -> Answer:
     return await read(call)
 
 
+async def _denying(call: Call) -> tuple[str, ...]:
+    """What a thing allows and denies before it is changed or removed. A key is compared whole: it is nobody's part."""
+    if call.of is KEYS:
+        return ()
+    return await giving.allowed(call.of, call.connection, call.organization, call.name)
+
+
 async def _add_secret(call: Call) -> str:
     secret = keys.new_key("live")
     await call.connection.run("add_secret", keys.digest(secret), call.organization, call.name, secret[:12])
@@ -195,6 +206,24 @@ async def _add_secret(call: Call) -> str:
 def _with_secret(made: Answer, secret: str) -> Answer:
     assert made.document is not None  # noqa: S101  # what was read has a document
     return replace(made, document=f'{made.document[:-1]},"secret":null}}', secret=secret)
+
+
+def _missing(of: Collection, error: Referenced) -> InvalidValues:
+    """What it names and what does not exist."""
+    found = [name for name in of.shape.model_fields if error.constraint.endswith(f"_{name}_fkey")]
+    said = [{"pointer": f"/{name}", "detail": f"There is no {name.replace('_', ' ')} of this name."} for name in found]
+    return InvalidValues(errors=said) if said else InvalidValues("Something that it names does not exist.")
+
+
+def _needed(of: Collection, error: Referenced) -> InUse:
+    """What still belongs to it, and what can be done."""
+    others = next((each.name.replace("-", " ") for each in COLLECTIONS if each.kind == error.table), "things")
+    can_be_disabled = "disabled" in of.shape.model_fields
+    if error.table == KEYS.kind:
+        way = ": disable it instead" if can_be_disabled else ""
+        return InUse(f"There are keys that belong to it, and keys stay on record{way}.")
+    way = ", or disable it" if can_be_disabled else ""
+    return InUse(f"There are {others} that belong to it: change or remove them first{way}.")
 
 
 async def _check_version(call: Call) -> dict[str, Any]:

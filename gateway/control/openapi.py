@@ -136,7 +136,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
                 "name": "If-Match",
                 "in": "header",
                 "required": True,
-                "schema": {"type": "string", "pattern": '^"[0-9]{1,9}"$', "examples": ['"1"']},
+                "schema": {"type": "string", "pattern": '^"[1-9][0-9]{0,8}"$', "examples": ['"1"']},
                 "description": "The ETag of the version that is changed.",
             }
         )

@@ -4,6 +4,9 @@ Every change leaves a row in the outbox, in its own transaction. One publisher a
 in order, reads what is there now, writes it with a script that also tells the edge, and then forgets the rows. Whatever
 dies in between, it is done again, and doing it twice does no harm. Where Redis does not hold what was published last,
 all of it is written anew (`projecting.py`).
+
+A change that concerns many keys rewrites them a batch at a time. What else has changed is published in between: nobody
+who is revoked has to wait for it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from typing import Final, TypeAlias
 
 from gateway import projection
 from gateway.clock import Clock
-from gateway.control.projecting import CHECKED_AT_ONCE, Lost, Place, damaged, project
+from gateway.control.ageing import Ageing
+from gateway.control.projecting import CHECKED_AT_ONCE, Lost, Place, project, repair
 from gateway.control.records import Roles, key_record, organization_record
 from gateway.metrics import Metrics
 from gateway.postgres import Connection, Database, DatabaseUnavailable, Retry, Row
@@ -34,7 +38,8 @@ _ROWS: Final = 200
 """Rows of the outbox taken at once."""
 _IDS: Final = 100
 """Keys that one change names."""
-_TIDY_SECONDS: Final = 60.0
+_DEEPEST: Final = 3
+"""Rewritings of many keys that can be under way at once, each let pass by the one before it."""
 
 Write: TypeAlias = tuple[str, bytes, bytes]
 """A hash, a field, and its value; an empty one takes the field away."""
@@ -45,21 +50,27 @@ Telling: TypeAlias = tuple[ChangeKind, tuple[str, ...]]
 class Publisher:
     """Publishes until it is stopped; `run` once. `batch` is how many keys one step writes."""
 
-    def __init__(self, database: Database, redis: Redis, *, metrics: Metrics, clock: Clock, batch: int) -> None:
+    def __init__(
+        self, database: Database, redis: Redis, ageing: Ageing, *, metrics: Metrics, clock: Clock, batch: int
+    ) -> None:
         """`database` acts as `PUBLISHER`."""
         self._database = database
         self._redis = redis
         self._clock = clock
         self._batch = batch
+        self._ageing = ageing
+        self._rewritings = 0
         self._wake = asyncio.Event()
         self._place = Place("", 0)
         self._bucket = 0
-        self._tidied = 0.0
         self._changes = metrics.counter(
             "tallygate_control_changes_published_total", "Changes that were published to the edge."
         )
         self._projections = metrics.counter(
             "tallygate_control_projections_total", "Times that everything was written to Redis anew."
+        )
+        self._repairs = metrics.counter(
+            "tallygate_control_repairs_total", "Hashes in Redis that had lost something and were written anew."
         )
         self._failures = metrics.counter(
             "tallygate_control_publishing_failures_total", "Times that publishing had to be tried again.", ("store",)
@@ -101,20 +112,22 @@ class Publisher:
             self._wake.clear()
             rows = await self._waiting(session)
             try:
-                await self._look()
+                await self._look(session)
                 while rows:
-                    await self._publish_rows(session, rows)
+                    async with session.atomic():
+                        await self._publish_rows(session, rows)
                     rows = await self._waiting(session)
             except Lost:
                 await self._project(session)
                 continue
-            await self._tidy(session)
+            await self._ageing.forget(session)
             await _pause(self._wake, _LOOK_SECONDS)
 
     async def _waiting(self, session: Connection) -> list[Row]:
         """The oldest rows of the outbox."""
         rows = await session.rows("outbox", _ROWS)
-        self._oldest.set(max(0.0, self._clock.micros() / 1e6 - rows[0]["created_at"]) if rows else 0.0)
+        if not self._rewritings:
+            self._oldest.set(max(0.0, self._clock.micros() / 1e6 - rows[0]["created_at"]) if rows else 0.0)
         return rows
 
     async def _project(self, session: Connection) -> None:
@@ -124,11 +137,11 @@ class Publisher:
             raise StoreUnavailable("Redis lost what was being written anew") from None
         self._projections.inc()
 
-    async def _look(self) -> None:
+    async def _look(self, session: Connection) -> None:
         """Whether Redis holds what was published last. Raises Lost.
 
         It may be ahead: we were cut off before we could note it, and shall repeat it. Some of the hashes are looked at
-        in turn, in case the server was told to evict what it should not.
+        in turn, and repaired, in case the server was told to evict what it should not.
         """
         fields = ["generation", "complete", "sequence"]
         generation, complete, sequence = await self._redis.hash_values(projection.STATE, fields)
@@ -136,17 +149,16 @@ class Publisher:
         if complete != b"1" or there.generation != self._place.generation or there.sequence < self._place.sequence:
             raise Lost
         self._place = there
-        if await damaged(self._redis, self._bucket):
-            raise Lost
+        self._repairs.inc(await repair(session, self._redis, self._place, self._bucket))
         self._bucket = (self._bucket + CHECKED_AT_ONCE) % projection.BUCKETS
 
     async def _publish_rows(self, session: Connection, rows: list[Row]) -> None:
-        async with session.atomic():
-            await self._publish_organizations(session, rows)
-            await self._publish_keys(session, rows)
-            await self._publish_revocations(session, rows)
-            await session.run("forget_published", [row["id"] for row in rows])
-            await session.run("keep_publication", self._place.generation, self._place.sequence)
+        """In a transaction: at its end they are forgotten."""
+        await session.run("forget_published", [row["id"] for row in rows])
+        await self._publish_keys(session, rows)
+        await self._publish_revocations(session, rows)
+        await self._publish_organizations(session, rows)
+        await session.run("keep_publication", self._place.generation, self._place.sequence)
         now = self._clock.micros() / 1e6
         for row in rows:
             self._delay.observe(max(0.0, now - row["created_at"]))
@@ -183,17 +195,29 @@ class Publisher:
         roles = _places([row for row in rows if row["organization"] not in whole], "role")
         rewritten = False
         for query, *arguments in (
-            ("secrets_of_organizations", list(whole)),
-            ("secrets_of_roles", *roles),
-            ("secrets_of_global_roles", everywhere),
+            ("digests_of_organizations", list(whole)),
+            ("digests_of_roles", *roles),
+            ("digests_of_global_roles", everywhere),
         ):
             if arguments[0]:
-                async for found in session.batches(query, *arguments, size=self._batch):
-                    await self._write_keys(session, found, told=False)
-                    rewritten = True
+                rewritten |= await self._rewrite_keys(session, query, arguments)
         if rewritten:
-            ids = tuple(sorted(names))
-            await self._send([], [("all", ()) if everywhere else ("organization", ids)])
+            await self._send([], [("all", ()) if everywhere else ("organization", tuple(sorted(names)))])
+
+    async def _rewrite_keys(self, session: Connection, query: str, arguments: Sequence[object]) -> bool:
+        """Writes the keys with these SHA-256s, each batch as it is by then. Returns whether there is any."""
+        rewritten = False
+        self._rewritings += 1
+        try:
+            async for found in session.batches(query, *arguments, size=self._batch):
+                rows = await session.rows("secrets_of_digests", [row["digest"] for row in found])
+                await self._write_keys(session, rows, told=False)
+                rewritten = True
+                if self._rewritings < _DEEPEST and (waiting := await self._waiting(session)):
+                    await self._publish_rows(session, waiting)
+        finally:
+            self._rewritings -= 1
+        return rewritten
 
     async def _write_organizations(self, session: Connection, names: list[str]) -> None:
         if not names:
@@ -243,13 +267,6 @@ class Publisher:
             raise Lost
         self._place = Place(self._place.generation, sequence)
         self._changes.inc(len(changes))
-
-    async def _tidy(self, session: Connection) -> None:
-        now = self._clock.monotonic()
-        if now > self._tidied + _TIDY_SECONDS:
-            self._tidied = now
-            await session.run("forget_answers")
-            await session.run("forget_revocations")
 
 
 def _places(rows: Iterable[Row], *kinds: str) -> tuple[list[str], list[str]]:

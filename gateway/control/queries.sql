@@ -60,9 +60,10 @@ select name from api_key
 where organization = $1 and name = $2 and revoked_at is null and (expires_at is null or expires_at > now()) for update
 
 -- name: end_older_secrets
--- Of the secrets before a rotation the newest lives on for its grace, the others end.
+-- Of the secrets before a rotation the one that was current lives on for its grace, the others end. Which one that was
+-- no clock says: two rotations may wait for each other, and a clock may be set back.
 with older as (
-  select digest, row_number() over (order by created_at desc) as place
+  select digest, row_number() over (order by expires_at is null desc, created_at desc) as place
   from api_secret where organization = $1 and key = $2
 ), ended as (
   delete from api_secret using older where api_secret.digest = older.digest and (older.place > 1 or $3 <= 0)
@@ -137,15 +138,15 @@ delete from outbox
 -- name: secrets_of_service_accounts
 {secret} where (organization, service_account) in (select * from unnest($1::text[], $2::text[]))
 
--- name: secrets_of_organizations
-{secret} where organization = any ($1::text[])
+-- name: digests_of_organizations
+select digest from api_secret where organization = any ($1::text[])
 
--- name: secrets_of_roles
+-- name: digests_of_roles
 -- Of those keys that a role was given to.
-{secret} where organization = any ($1::text[]) and roles && $2::text[]
+select digest from published_secret where organization = any ($1::text[]) and roles && $2::text[]
 
--- name: secrets_of_global_roles
-{secret} where roles && $1::text[]
+-- name: digests_of_global_roles
+select digest from published_secret where roles && $1::text[]
 
 -- name: all_secrets
 -- Those that are long gone are left out.
@@ -154,14 +155,27 @@ where coalesce(revoked_at, expires_at, extract(epoch from now())) > extract(epoc
 order by digest
 
 -- part: organization
-select organization.name, organization.disabled, coalesce(subscription.name, '') as subscription,
-       coalesce(subscription.plan, '') as plan
+-- Disabled is who is so for itself, or by one above it.
+select organization.name, coalesce(subscription.name, '') as subscription, coalesce(subscription.plan, '') as plan,
+       exists (select from organization as above where above.name = any (organization.path) and above.disabled)
+         as disabled
 from organization
 left join subscription on subscription.organization = organization.name and subscription.ended_at is null
 
 -- name: organizations
 {organization}
 where organization.name = any ($1::text[])
+
+-- name: secrets_between
+-- As all of them, of one hash: from $1 on, and before $2 unless that is empty.
+{secret}
+where digest >= $1 and (digest < $2 or $2 = '')
+  and coalesce(revoked_at, expires_at, extract(epoch from now())) > extract(epoch from now() - interval '30 days')
+
+-- name: organizations_between
+{organization}
+where sha256(convert_to(organization.name, 'UTF8')) >= $1
+  and (sha256(convert_to(organization.name, 'UTF8')) < $2 or $2 = '')
 
 -- name: all_organizations
 -- In the order of the SHA-256 of their names.
@@ -181,6 +195,10 @@ from token_revocation where expires_at > now()
 -- name: revocations_named
 select kind || ':' || token as token, extract(epoch from expires_at)::bigint as expires_at
 from token_revocation where kind || ':' || token = any ($1::text[]) and expires_at > now()
+
+-- name: forget_audit
+-- How many entries are gone: of whole days that ended more than $1 seconds ago, $2 at most.
+select forget_audit(make_interval(secs => $1), $2)
 
 -- name: forget_answers
 delete from idempotent_answer where created_at < now() - interval '1 day'

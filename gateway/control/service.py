@@ -6,14 +6,17 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 
 from aiohttp import web
 
 from gateway.background import Background
 from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
+from gateway.control.ageing import Ageing
 from gateway.control.api import Api
 from gateway.control.database import CONTROL, PUBLISHER, QUERIES
+from gateway.control.options import ControlOptions
 from gateway.control.principal import Authentication, bootstrap_token
 from gateway.control.publisher import Publisher
 from gateway.downstream.listener import parse_bind
@@ -22,6 +25,8 @@ from gateway.postgres import Database
 from gateway.stores.address import postgres_url, redis_url
 from gateway.stores.redis import Redis
 from gateway.stores.store import StoreUnavailable
+from gateway.tls.certificate import Unusable
+from gateway.tls.server import following_context
 
 
 async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> None:
@@ -49,8 +54,10 @@ async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> N
                 deadline=options.deadline,
                 at_once=options.most_requests,
             )
-            publisher = Publisher(directory, redis, metrics=metrics, clock=clock, batch=options.batch)
-            async with listening(api.application, options.bind):
+            ageing = Ageing(clock, options.audit_retention)
+            publisher = Publisher(directory, redis, ageing, metrics=metrics, clock=clock, batch=options.batch)
+            context = await _context(options, background, clock, metrics)
+            async with listening(api.application, options.bind, context):
                 publishing = background.start(publisher.run(stop), "publisher")
                 await asyncio.wait({publishing})
     finally:
@@ -58,17 +65,37 @@ async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> N
         await redis.close()
 
 
+async def _context(
+    options: ControlOptions, background: Background, clock: Clock, metrics: Metrics
+) -> SSLContext | None:
+    if options.tls is None:
+        return None
+    try:
+        return await following_context(
+            options.tls, "the control plane", background=background, clock=clock, metrics=metrics
+        )
+    except Unusable as error:
+        raise StoreUnavailable(f"the control plane cannot serve HTTPS: {error}") from error
+
+
 @asynccontextmanager
-async def listening(application: web.Application, bind: str) -> AsyncIterator[tuple[str, int]]:
+async def listening(
+    application: web.Application, bind: str, context: SSLContext | None = None
+) -> AsyncIterator[tuple[str, int]]:
     """Serves an application at this address; what is under way at the end has a second. Raises StoreUnavailable."""
     runner = web.AppRunner(
-        application, access_log=None, shutdown_timeout=1.0, lingering_time=0.5, keepalive_timeout=30.0
+        application,
+        access_log=None,
+        shutdown_timeout=1.0,
+        lingering_time=0.5,
+        keepalive_timeout=30.0,
+        auto_decompress=False,
     )
     await runner.setup()
     try:
         host, port = parse_bind(bind)
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, host, port, ssl_context=context).start()
         except OSError as error:
             raise StoreUnavailable(f"the control plane cannot listen on {bind}: {error.strerror}") from error
         yield runner.addresses[0][:2]

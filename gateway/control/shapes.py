@@ -28,6 +28,9 @@ MOST: Final = 100
 """Entries of any list that a client may send."""
 
 
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
 def _within_reason(value: datetime) -> datetime:
     if not datetime(2000, 1, 1, tzinfo=UTC) < value < datetime(9000, 1, 1, tzinfo=UTC) - timedelta(days=1):
         raise ValueError("not a year between 2000 and 9000")
@@ -40,18 +43,25 @@ def _network(text: str) -> str:
     return str(ip_network(text))
 
 
-def _written(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("not a point in time: write 2026-01-31T12:00:00Z")  # pydantic reports these
-    return value
+def _written(value: object) -> datetime:
+    """RFC 3339, and nothing else that could be taken for a point in time, such as a number."""
+    try:
+        if isinstance(value, str) and _MOMENT.fullmatch(value):
+            return datetime.fromisoformat(value.upper())
+    except ValueError:
+        pass  # such as the thirtieth of February
+    raise ValueError("not a point in time with its offset: write 2026-01-31T12:00:00Z")  # pydantic reports these
 
 
 Name = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$", description="It never changes.", examples=["acme"])
 ]
 """How a thing is called in paths, in usage records and in header fields."""
-Title = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,200}$")]
+_UNREADABLE: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+"""What a terminal obeys, and what turns the text around it about."""
+Title = Annotated[str, Field(pattern=f"^[^{_UNREADABLE}]{{0,200}}$")]
 """What people read."""
+_Email = Annotated[str, Field(pattern=f"^[^{_UNREADABLE}@ ]{{1,64}}@[^{_UNREADABLE}@ ]{{1,189}}$")]
 Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_within_reason)]
 """A point in time (RFC 3339), with its offset."""
 Instant = Annotated[datetime, Field(strict=False)]
@@ -85,7 +95,7 @@ class Organization(Shape):
     operator: bool = False
     """Whether its keys act on every organization, as far as their permissions go. Only an operator can say so."""
     disabled: bool = False
-    """Whether all its keys are refused."""
+    """Whether it is cut off: all its keys are refused, and those of the organizations below it too."""
 
 
 class Department(Shape):
@@ -114,6 +124,8 @@ class GlobalRole(Shape):
 class Role(Shape):
     """What whoever has this role may do."""
 
+    fixed = frozenset({"name", "scope"})
+
     name: Name
     title: Title = ""
     scope: Literal["organization", "team"] = "organization"
@@ -126,7 +138,7 @@ class User(Shape):
 
     name: Name
     title: Title = ""
-    email: Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f@]{1,64}@[^\x00-\x20\x7f@]{1,189}$")] | None = None
+    email: _Email | None = None
     disabled: bool = False
     """Whether all keys of this user are refused."""
 

@@ -6,6 +6,7 @@ import re
 from asyncio import Future, Server, get_running_loop, wait_for
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from ipaddress import ip_address
 from socket import socket
 from typing import Annotated, Final, TypeAlias
 
@@ -35,6 +36,15 @@ def parse_bind(value: str) -> tuple[str, int]:
     if match is None or int(match[3]) > 65535:
         raise ValueError(f"not an address to listen on: {value!r} (write 0.0.0.0:8080 or [::1]:8080)")
     return match[1] or match[2], int(match[3])
+
+
+def is_local(bind: str) -> bool:
+    """Whether only this machine can connect there. A name other than localhost may mean any address."""
+    host, _ = parse_bind(bind)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _can_be_bound(value: str) -> str:

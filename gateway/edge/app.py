@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 
 from gateway.background import Background
 from gateway.clock import Clock
-from gateway.config.configuration import ConfigError, GatewayConfig, compose
+from gateway.config.composition import ConfigError, compose
+from gateway.config.configuration import GatewayConfig
 from gateway.config.snapshot import read_snapshot
 from gateway.directory.published import CONNECTIONS, Published
 from gateway.edge.control_pipe import (

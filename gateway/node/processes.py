@@ -19,7 +19,8 @@ from gateway.admin.status import Routes, Status
 from gateway.background import Background
 from gateway.child import Child, ChildFailed
 from gateway.clock import Clock
-from gateway.config.configuration import ConfigError, GatewayConfig, load
+from gateway.config.composition import ConfigError, load
+from gateway.config.configuration import GatewayConfig
 from gateway.config.description import Description, describe
 from gateway.explanation import Explanation, explain, request_of
 from gateway.exposition import Exposition

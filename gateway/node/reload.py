@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from gateway.background import Background
 from gateway.clock import Clock
-from gateway.config.configuration import ConfigError, GatewayConfig
+from gateway.config.composition import ConfigError
+from gateway.config.configuration import GatewayConfig
 from gateway.config.description import describe, options_of
 from gateway.config.diff import differences
 from gateway.config.source import Steps, error_lines

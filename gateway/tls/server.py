@@ -155,6 +155,29 @@ def _picker(
     return pick
 
 
+async def following_context(
+    options: ListenerTlsOptions, owner: str, *, background: Background, clock: Clock, metrics: Metrics
+) -> SSLContext:
+    """For a server that keeps the context it begins with: every handshake goes on with what the files say by then.
+
+    `owner` is what it is called in logs and metrics. Raises Unusable.
+    """
+    renewal = Renewal(owner, options.files, lambda: make_server_context(options, clock), metrics)
+    await renewal.start(background)
+    door = new_context(ssl.PROTOCOL_TLS_SERVER, options.min_version)
+    _believe(door, options)
+    door.num_tickets = 0  # a session that is resumed would not be asked again for what counts by then
+    door.options |= ssl.OP_NO_TICKET
+
+    def go_on(handshake: SSLObject, name: str | None, _: SSLContext) -> None:
+        current = handshake.context = renewal.context
+        if name is not None and current.sni_callback is not None:
+            current.sni_callback(handshake, name, current)
+
+    door.sni_callback = go_on
+    return door
+
+
 class ServerTls:
     """TLS of one listener."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config.configuration import load
+from gateway.config.composition import load
 from gateway.config.plugin_loader import load_plugin, load_shared, plugin_names
 from tests.house.tree import ROOT
 

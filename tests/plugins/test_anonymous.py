@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.configuration import ConfigError
+from gateway.config.composition import ConfigError
 from gateway.consumers import Consumers
 from gateway.exchange import Request
 from plugins.anonymous import Anonymous

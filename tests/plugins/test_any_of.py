@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.authentication import Authenticator
-from gateway.config.configuration import ConfigError, load
+from gateway.config.composition import ConfigError, load
 from gateway.config.description import describe
 from gateway.config.diff import differences
 from gateway.consumers import Consumer

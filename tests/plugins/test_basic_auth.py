@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.configuration import ConfigError
+from gateway.config.composition import ConfigError
 from gateway.consumers import ConsumerOptions
 from gateway.exchange import Exchange, Request
 from gateway.passwords import hash_password

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.configuration import ConfigError
+from gateway.config.composition import ConfigError
 from tests.fixtures.configuration import HEAD, here, loaded
 from tests.fixtures.gateway import Gateway, gateway_before
 from tests.fixtures.wire import OK, Target

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.body import Body
-from gateway.config.configuration import ConfigError
+from gateway.config.composition import ConfigError
 from gateway.config.description import describe
 from gateway.exchange import Request
 from plugins.hmac_auth import HmacAuth

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.config.configuration import ConfigError
+from gateway.config.composition import ConfigError
 from gateway.exchange import Request, Response
 from gateway.plugin import AnyPlugin
 from gateway.services import Services

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import gateway.tls.renewal
-from gateway.config.configuration import ConfigError
+from gateway.config.composition import ConfigError
 from plugins.jwt_auth import JwtAuth
 from tests.fixtures.certificates import EXPIRED, Authority, Issued, authority, server_context
 from tests.fixtures.configuration import here, loaded

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.configuration import load
+from gateway.config.composition import load
 from plugins.jwt_auth import Config, JwtAuth
 from tests.fixtures.issuer import SECRET, pem, token
 from tests.fixtures.shapes import AUTH0, ENTRA, ENTRA_PROGRAM, KEYCLOAK, NOW, SUPABASE, TENANT, USER

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.configuration import load
+from gateway.config.composition import load
 from plugins.anonymous import Anonymous
 from plugins.any_of import AnyOf
 from plugins.jwt_auth import Config, JwtAuth

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.configuration import ConfigError
+from gateway.config.composition import ConfigError
 from gateway.consumers import ConsumerOptions
 from gateway.exchange import Request
 from gateway.tls.certificate import ClientCertificate

@@ -12,7 +12,8 @@ from gateway.billing.rebook import rebook
 from gateway.billing.reconcile import reconcile
 from gateway.billing.record import unpack
 from gateway.clock import Clock
-from gateway.config.configuration import GatewayConfig, load
+from gateway.config.composition import load
+from gateway.config.configuration import GatewayConfig
 from gateway.metrics import Metrics
 from tests.fixtures.configuration import HEAD, ROUTES
 from tests.fixtures.postgres import fetch, run_sql

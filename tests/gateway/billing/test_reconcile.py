@@ -10,7 +10,8 @@ import pytest
 from gateway.billing.reconcile import Findings, reconcile
 from gateway.billing.record import unpack
 from gateway.clock import Clock
-from gateway.config.configuration import GatewayConfig, load
+from gateway.config.composition import load
+from gateway.config.configuration import GatewayConfig
 from gateway.metering.event import UsageEvent, encode_event
 from gateway.metering.segment import FINAL, encode_record
 from gateway.metering.stream import GROUP, Heartbeat, stream_name

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.cli.main import main
-from gateway.config.configuration import load
+from gateway.config.composition import load
 from gateway.config.description import describe
 
 GOOD = """\

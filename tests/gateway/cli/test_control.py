@@ -17,12 +17,13 @@ import pytest
 from gateway.cli.control import shown, table_of
 from gateway.cli.main import main
 from gateway.keys import looks_valid
+from tests.fixtures.certificates import Authority, authority
 from tests.fixtures.configuration import HEAD, ROUTES
 from tests.fixtures.ports import free_port
 from tests.fixtures.postgres import empty_database, postgres_server
 from tests.fixtures.valkey import ValkeyServer, valkey, valkey_process
 
-__all__ = ["empty_database", "postgres_server", "valkey", "valkey_process"]
+__all__ = ["authority", "empty_database", "postgres_server", "valkey", "valkey_process"]
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,8 +48,7 @@ def port(here: Path, empty_database: str, valkey: ValkeyServer) -> int:
 @pytest.fixture
 def running(port: int) -> Iterator[subprocess.Popen[bytes]]:
     assert main(["migrate"]) == 0
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-m", "gateway", "control"], env=environment)
+    process = subprocess.Popen([sys.executable, "-m", "gateway", "control"], env=process_environment())
     give_up = time.monotonic() + 20
     while not answers(port):
         assert process.poll() is None
@@ -60,12 +60,40 @@ def running(port: int) -> Iterator[subprocess.Popen[bytes]]:
         assert process.wait(10) == 0
 
 
+def process_environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
 def answers(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+def test_over_https(
+    here: Path, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], authority: Authority
+) -> None:
+    """One configuration for the process and for the commands that ask it."""
+    issued = authority.issue("control", addresses=["127.0.0.1"])
+    text = Path("gateway.yaml").read_text().replace("token_file", f"tls: {json.dumps(issued.options)}, token_file")
+    Path("gateway.yaml").write_text(text.replace("secret/token", f"secret/token, client: {{ca: {authority.path}}}"))
+    assert main(["migrate"]) == 0
+    process = subprocess.Popen([sys.executable, "-m", "gateway", "control"], env=process_environment())
+    try:
+        give_up = time.monotonic() + 20
+        while main(["org", "list"]) != 0:
+            assert process.poll() is None
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+        capsys.readouterr()
+        printed(capsys, "org", "add", "acme")
+        monkeypatch.setenv("TALLYGATE_CONTROL_URL", f"http://127.0.0.1:{port}")
+        assert main(["org", "list"]) == 1
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -104,6 +132,15 @@ def test_a_customer_from_first_to_last(
     assert printed(capsys, "role", "list") == "name   permissions\nguest  shop:look\n"
     assert printed(capsys, "role", "remove", "guest") == "guest is removed\n"
     assert "anew" in printed(capsys, "control", "project")
+    printed(
+        capsys, "key", "set", "--org", "acme", "k1", "--permissions", "[\"books:read if organization in ('a', 'b')\"]"
+    )
+    assert " if organization in " in printed(capsys, "key", "show", "--org", "acme", "k1")
+    assert " if " not in printed(capsys, "key", "set", "--org", "acme", "k1", "--permissions", "null")
+    head, *lines = printed(capsys, "audit", "--org", "acme", "--most", "2").splitlines()
+    assert head.split() == ["at", "actor", "action", "kind", "organization", "name"]
+    assert [line.split()[1:] for line in lines] == [["bootstrap", "change", "api_key", "acme", "k1"]] * 2
+    assert json.loads(printed(capsys, "audit", "--most", "1", "--json"))[0]["after"]["permissions"] is None
 
     token = Path("secret/token")
     assert token.stat().st_mode & 0o777 == 0o600
@@ -114,7 +151,44 @@ def test_a_customer_from_first_to_last(
 
 def test_what_is_refused_says_why(running: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "org", "add", "acme")
+    printed(capsys, "user", "add", "--org", "acme", "ada")
+    printed(capsys, "key", "add", "--org", "acme", "k1", "--user", "ada")
+    printed(capsys, "subscription", "add", "--org", "acme", "--plan", "gold")
+    printed(capsys, "membership", "add", "--org", "acme", "--user", "ada", "--roles", "")
+    said = "The request says something that cannot be\n"
     for arguments, text in (
+        (["org", "remove", "acme"], "There are users that belong to it: change or remove them first, or disable it.\n"),
+        (["org", "show", "acme/keys"], "There is no such thing, or it is out of the caller's reach\n"),
+        (
+            ["user", "remove", "--org", "acme", "ada"],
+            "There are keys that belong to it, and keys stay on record: disable it instead.\n",
+        ),
+        (["key", "add", "--org", "acme", "--user", "bob"], f"{said}  user: There is no user of this name.\n"),
+        (
+            ["key", "add", "--org", "acme", "--service-account", "robot"],
+            f"{said}  service_account: There is no service account of this name.\n",
+        ),
+        (
+            ["key", "add", "--org", "acme", "--user", "ada", "--service-account", "x"],
+            f"{said}  a key belongs to a user or to a service account, not to both\n",
+        ),
+        (
+            ["team", "add", "--org", "acme", "t", "--department", "d"],
+            f"{said}  department: There is no department of this name.\n",
+        ),
+        (
+            ["subscription", "add", "--org", "acme", "--plan", "silver"],
+            "Another subscription counts: say in its `ended_at` when it ended, first.\n",
+        ),
+        (
+            ["membership", "add", "--org", "acme", "--user", "ada", "--roles", ""],
+            "The user has a membership there already: change that one.\n",
+        ),
+        (
+            ["key", "set", "--org", "acme", "k1", "--expires-at", "tomorrow"],
+            f"{said}  expires_at: not a point in time with its offset: write 2026-01-31T12:00:00Z\n",
+        ),
+        (["team", "set", "--org", "acme", "t"], "nothing to change: say what (one or more of --title, --department)\n"),
         (["org", "add", "acme"], "There is such a thing already\n"),
         (["org", "show", "none"], "There is no such thing, or it is out of the caller's reach\n"),
         (

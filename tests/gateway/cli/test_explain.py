@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway.cli.main import main
-from gateway.config.configuration import load
+from gateway.config.composition import load
 from gateway.explanation import explain, request_of
 from tests.gateway.cli.test_config import Running, running
 from tests.gateway.test_explanation import SPLIT

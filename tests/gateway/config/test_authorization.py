@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.configuration import ConfigError
+from gateway.config.composition import ConfigError
 from gateway.config.description import describe
 from gateway.consumers import Consumers
 from tests.fixtures.configuration import HEAD, ROUTES, loaded
@@ -87,6 +87,16 @@ def test_wherever_it_is_listed(here: Path) -> None:
     (line,) = complaints(routed("key_auth:") + top)
     assert line.startswith("gateway.yaml:9: plugins.authorize: needs authentication")
     loaded(routed(AUTHORIZE) + "plugins:\n  - key_auth:\n")
+
+
+def test_what_is_missing_is_said_with_the_wrong_names_but_not_with_what_cannot_be_read(here: Path) -> None:
+    several = complaints(routed(AUTHORIZE) + CONSUMER + "    roles: [reader]")
+    assert [line.partition(": ")[2] for line in several] == [
+        "routes[0].plugins.authorize: needs authentication, and no plugin of this route does that",
+        'consumers[0].roles[0]: unknown role "reader"',
+    ]
+    (unreadable,) = complaints(routed("key_auth: {heder: x}", AUTHORIZE))
+    assert "key_auth" in unreadable
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.configuration import ConfigError, load
+from gateway.config.composition import ConfigError, load
 
 HEAD = """\
 listeners: [{bind: "127.0.0.1:0"}]

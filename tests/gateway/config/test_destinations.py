@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.admin.status import DestinationStatus
-from gateway.config.configuration import ConfigError
+from gateway.config.composition import ConfigError
 from gateway.config.description import describe
 from gateway.config.diff import differences
 from tests.fixtures.configuration import loaded

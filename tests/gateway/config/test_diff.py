@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.configuration import load
+from gateway.config.composition import load
 from gateway.config.description import Description, describe
 from gateway.config.diff import differences
 from gateway.keys import digest

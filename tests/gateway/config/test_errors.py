@@ -10,7 +10,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.config.configuration import ConfigError, GatewayConfig
+from gateway.config.composition import ConfigError
+from gateway.config.configuration import GatewayConfig
 from tests.fixtures.configuration import HEAD, ROUTES, loaded
 from tests.fixtures.plugin_folder import STAMP, Write
 

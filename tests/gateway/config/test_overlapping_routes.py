@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.configuration import ConfigError
+from gateway.config.composition import ConfigError
 from tests.fixtures.configuration import loaded
 
 HEAD = 'listeners: [{bind: "127.0.0.1:0"}]\nupstreams: {u: {targets: ["http://127.0.0.1:1"]}}\nroutes:\n'

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.config import reference
-from gateway.config.configuration import GatewayConfig, load
+from gateway.config.composition import load
+from gateway.config.configuration import GatewayConfig
 from tests.fixtures.plugin_folder import STAMP, Write
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.configuration import ConfigError, compose
+from gateway.config.composition import ConfigError, compose
 from gateway.config.reader import read
 from gateway.config.snapshot import Snapshot, read_snapshot
 from gateway.config.source import Place, Source

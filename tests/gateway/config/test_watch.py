@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.configuration import ConfigError, load
+from gateway.config.composition import ConfigError, load
 from gateway.config.reader import read
 from gateway.config.watch import ConfigWatch
 

@@ -121,8 +121,8 @@ async def test_what_never_changes(acme: Client, kind: str) -> None:
 
 async def test_a_change_names_the_version_it_changes(acme: Client) -> None:
     assert (await acme.ask("PATCH", HOME, {"title": "x"})).status == 428
-    assert (await acme.ask("PATCH", HOME, {"title": "x"}, {"if-match": '"0"'})).status == 412
-    for wrong in ("*", 'W/"1"', '"1", "2"', "1"):
+    assert (await acme.ask("PATCH", HOME, {"title": "x"}, {"if-match": '"2"'})).status == 412
+    for wrong in ("*", 'W/"1"', '"1", "2"', "1", '"0"', '"01"', '"\u0661"', '"1"x', '""', '"-1"', '"9999999999"'):
         assert (await acme.ask("PATCH", HOME, {"title": "x"}, {"if-match": wrong})).status == 400
     changes = [acme.ask("PATCH", HOME, {"title": f"t{n}"}, {"if-match": '"1"'}) for n in range(8)]
     statuses = sorted(told.status for told in await asyncio.gather(*changes))
@@ -182,6 +182,20 @@ async def test_a_body_that_is_none(acme: Client, raw: bytes, status: int) -> Non
 async def test_a_body_of_another_type(acme: Client) -> None:
     told = await acme.ask("POST", f"{HOME}/teams", {"name": "x"}, {"content-type": "text/plain"})
     assert told.status == 415
+    for coding in ("gzip", "deflate", "br", "x"):  # nothing is unpacked, so nothing can be larger than it looks
+        fields = {"content-type": "application/json", "content-encoding": coding}
+        assert (await acme.ask("POST", f"{HOME}/teams", raw=b"no such thing", headers=fields)).status == 415
+
+
+@pytest.mark.parametrize("sign", ["\x1b", "\n", "\x7f", "\x85", "\x9b", "\u2028", "\u202e", "\u2066"])
+async def test_what_a_terminal_would_obey(acme: Client, sign: str) -> None:
+    """Titles are written by customers and read by operators."""
+    for path, members in (
+        ("teams", {"name": "t", "title": f"a{sign}b"}),
+        ("users", {"name": "u", "email": f"a{sign}@b"}),
+    ):
+        assert (await acme.ask("POST", f"{HOME}/{path}", members)).status == 422
+    await acme.make(f"{HOME}/teams", name="t", title="Équipe 北 \u05d0")
 
 
 async def test_what_there_is_not(acme: Client) -> None:
@@ -249,6 +263,18 @@ class TestKeys:
             assert statuses == [401] * (len(tokens) - working) + [200] * working
             assert len(told.document["secrets"]) == working
         assert (await acme.get(path)).document["version"] == 4
+
+    async def test_no_clock_says_which_secret_is_the_current_one(self, acme: Client, database_url: str) -> None:
+        """Rotations that waited for each other, or a clock that was set back."""
+        await acme.make(f"{HOME}/keys", name="k")
+        current = (await acme.ask("POST", f"{HOME}/keys/k/rotate", {})).document["secret"]
+        early = f"update api_secret set created_at = '2020-01-01' where prefix = '{current[:12]}'"
+        await run_sql(database_url, early)
+        newest = (await acme.ask("POST", f"{HOME}/keys/k/rotate", {})).document["secret"]
+        for secret in (current, newest):
+            assert (await acme.as_(secret).get("/v1/identity")).status == 200
+        shown = (await acme.get(f"{HOME}/keys/k")).document["secrets"]
+        assert [each["prefix"] for each in shown] == [newest[:12], current[:12]]
 
     async def test_a_grace_ends(self, acme: Client) -> None:
         admin = await tenant(acme, "other")
@@ -337,13 +363,35 @@ class TestTrouble:
         async with serving(database_url, at_once=0) as client:
             assert (await client.get("/v1/organizations")).document["type"].endswith("/overloaded")
 
+            assert (await client.get("/health")).status == 200
+
     async def test_a_body_that_does_not_come_is_408(self, database_url: str) -> None:
         async with serving(database_url, deadline=0.3) as client:
-            host, port = client.url.removeprefix("http://").split(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
-            head = f"POST /v1/roles HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\n"
-            writer.write(head.encode() + b"Content-Length: 10\r\n\r\n")
-            answer = await asyncio.wait_for(reader.read(), 5)  # to its end: the connection is closed
-            assert b" 408 " in answer.splitlines()[0]
-            writer.close()
-            await writer.wait_closed()
+            assert b" 408 " in (await dawdle(client)).splitlines()[0]
+
+    async def test_an_organization_that_dawdles_leaves_room_for_others(self, database_url: str) -> None:
+        async with serving(database_url, deadline=2.0, at_once=8) as client:
+            slow, other = await tenant(client, "slow"), await tenant(client, "other")
+            dawdling = [asyncio.ensure_future(dawdle(slow)) for _ in range(8)]
+            answers = [await each for each in asyncio.as_completed(dawdling[:8], timeout=5)]
+            statuses = sorted(answer.split()[1] for answer in answers)
+            assert statuses == [b"408"] * 2 + [b"503"] * 6
+            dawdling = [asyncio.ensure_future(dawdle(slow)) for _ in range(2)]
+            await asyncio.sleep(0.3)
+            assert (await slow.get("/v1/identity")).status == 503
+            assert (await other.get("/v1/identity")).status == 200
+            assert (await client.get("/v1/identity")).status == 200
+            await asyncio.gather(*dawdling)
+            assert (await slow.get("/v1/identity")).status == 200
+
+
+async def dawdle(client: Client) -> bytes:
+    """The answer to a request whose body does not come, to its end: the connection is closed."""
+    host, port = client.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /v1/organizations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\n"
+    writer.write(head.encode() + b"Content-Length: 10\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    await writer.wait_closed()
+    return answer

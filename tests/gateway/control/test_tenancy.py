@@ -168,54 +168,6 @@ async def test_organizations_are_founded_below_ones_own(attacker: Client, member
     assert (await attacker.ask("POST", "/v1/organizations", {"name": "new", **members})).status == status
 
 
-class TestNobodyGivesMoreThanTheyHave:
-    @pytest.fixture
-    async def clerk(self, client: Client) -> Client:
-        """May keep keys and roles, and read books; not more."""
-        clerk = await tenant(client, "acme", "control/keys:*", "control/roles:*", "control/memberships:*", "books:read")
-        await client.make("/v1/organizations/acme/roles", name="owner", permissions=["*:*"])
-        await client.make("/v1/organizations/acme/users", name="boss")
-        await client.make("/v1/organizations/acme/memberships", user="boss", roles=["owner"])
-        await client.make("/v1/organizations/acme/keys", name="boss", user="boss")
-        return clerk
-
-    @pytest.mark.parametrize(
-        ("path", "body", "status"),
-        [
-            ("roles", {"name": "x", "permissions": ["books:read"]}, 201),
-            ("roles", {"name": "x", "permissions": ["control/keys:write", "!books:*"]}, 201),
-            ("roles", {"name": "x", "permissions": ["books:*"]}, 403),
-            ("roles", {"name": "x", "permissions": ["control/users:read"]}, 403),
-            ("roles", {"name": "x", "permissions": ["*"]}, 403),
-            ("keys", {"roles": ["admin"]}, 201),
-            ("keys", {"roles": ["owner"]}, 403),
-            ("keys", {"roles": ["owner"], "permissions": ["books:read"]}, 201),
-            ("keys", {"roles": ["owner"], "permissions": ["books:write"]}, 403),
-            ("keys", {"user": "boss"}, 403),
-            ("keys/boss/rotate", {}, 403),
-            ("memberships", {"user": "boss", "team": None, "roles": ["owner"]}, 409),
-        ],
-    )
-    async def test_giving(self, clerk: Client, path: str, body: dict[str, Any], status: int) -> None:
-        told = await clerk.ask("POST", f"/v1/organizations/acme/{path}", body)
-        assert told.status == status, told.body
-
-    async def test_changing(self, clerk: Client) -> None:
-        await clerk.make("/v1/organizations/acme/roles", name="mine", permissions=["books:read"])
-        path = "/v1/organizations/acme/roles/mine"
-        assert (await clerk.change(path, permissions=["*:*"])).status == 403
-        assert (await clerk.get(path)).document["permissions"] == ["books:read"]
-        made = await clerk.make("/v1/organizations/acme/keys", name="k")
-        assert made["version"] == 1
-        assert (await clerk.change("/v1/organizations/acme/keys/k", roles=["owner"])).status == 403
-
-    async def test_whoever_is_denied_something_passes_that_on(self, client: Client) -> None:
-        clerk = await tenant(client, "acme", "*:*", "!control/subscriptions:*")
-        path = "/v1/organizations/acme/roles"
-        assert (await clerk.ask("POST", path, {"name": "a", "permissions": ["*:*"]})).status == 403
-        await clerk.make(path, name="b", permissions=["*:*", "!control/subscriptions:*"])
-
-
 class TestKeysAsCredentials:
     @pytest.mark.parametrize(
         ("members", "status"),
@@ -279,6 +231,17 @@ class TestInTheDatabase:
                 owned = "select count(*) from pg_class where pg_has_role(current_user, relowner, 'member')"
                 assert await session.raw.fetchval(owned) == 0
 
+    async def test_they_reach_nothing_but_forced_tables(self, database_url: str) -> None:
+        """Usage is none of the control plane's business: not the books, nor a day that is opened later."""
+        await fetch(database_url, "select open_usage_day(date '2026-01-01')")
+        for role, views in ((CONTROL, []), (PUBLISHER, ["published_secret"])):
+            async with Database(database_url, role, QUERIES) as database, database.session() as session:
+                rows = await session.raw.fetch(
+                    "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind <> 'i'"
+                    " and not relforcerowsecurity and has_table_privilege(oid, 'select, insert, update, delete')"
+                )
+                assert [row["relname"] for row in rows] == views
+
     async def test_every_table_of_the_control_plane_is_forced(self, database_url: str) -> None:
         forced = "select relname from pg_class where relrowsecurity and relforcerowsecurity order by 1"
         made_here = re.findall(r"create table (\w+)", schema_files()["control/0001_directory.sql"])
@@ -301,6 +264,8 @@ class TestInTheDatabase:
                         assert await connection.raw.execute(f"delete {where}") == "DELETE 0"
                 assert await connection.raw.execute("update api_key set title = 'x'") == "UPDATE 0"
                 assert await connection.raw.execute("update role set organization = 'attacker'") == "UPDATE 0"
+                for moved in ("parent = 'victim'", "path = '{attacker,victim}'", "operator = true", "name = 'root'"):
+                    await refused(connection, f"update organization set {moved} where name = 'attacker'")
             for planted in (
                 "insert into team (organization, name, title) values ('victim', 'planted', '')",
                 "insert into api_secret (digest, organization, key, prefix) values (sha256(''), 'victim', 'admin', '')",

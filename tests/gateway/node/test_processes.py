@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.configuration import GatewayConfig, load
+from gateway.config.composition import load
+from gateway.config.configuration import GatewayConfig
 from gateway.node.processes import StartFailed, Supervisor, slots_of
 from gateway.node.run_directory import RunDirectory
 
@@ -220,7 +221,7 @@ _SUPERVISOR = """
 import asyncio, sys
 from pathlib import Path
 from gateway.node import processes
-from gateway.config.configuration import load
+from gateway.config.composition import load
 path = Path(sys.argv[1])
 async def main():
     try:

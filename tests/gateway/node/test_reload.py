@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.configuration import load
+from gateway.config.composition import load
 from gateway.node import edge_process
 from gateway.node.processes import Supervisor
 from gateway.node.run_directory import RunDirectory

@@ -26,7 +26,7 @@ _UP = """
 import asyncio, sys
 from pathlib import Path
 import asyncpg, uvloop
-from gateway.config.configuration import load
+from gateway.config.composition import load
 from gateway.node.processes import StartFailed
 from gateway.node.up import run_up
 
