@@ -47,10 +47,11 @@ class KeyAuth(Authenticator[Config]):
     """
 
     @classmethod
-    def preview(cls, config: Config, exchange: Exchange) -> None:
+    def explain(cls, config: Config, exchange: Exchange) -> tuple[()]:
         request = exchange.request
         if config.query is not None and not config.forward:
             request.target, _ = without_parameter(request.target, config.query)
+        return ()
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
