@@ -20,6 +20,7 @@ from plugins.authorize.requirements import Permitted, requirements
 from plugins.authorize.wanted import Wanted
 
 _OVERRIDES: Final = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+_NOTHING_ASKED: Final = Decision("what a policy service allows", True, "nothing is asked of its permissions")
 
 
 class Authorize(Plugin[Config]):
@@ -107,12 +108,13 @@ class Authorize(Plugin[Config]):
 
     def _elsewhere(self, exchange: Exchange, external: External) -> Awaitable[None] | None:
         """Somebody else decides, unless the caller's own permissions forbid it."""
-        own = Decision("", True, "nothing is asked of its permissions")
+        own, wanted = _NOTHING_ASKED, ""
         if self._permitted is not None:
             own = self._permitted.decide(exchange)
             if own.denied:
                 raise self._refusal(exchange, own)
-        question = external.question(exchange, own.wanted)
+            wanted = own.wanted
+        question = external.question(exchange, wanted)
         verdict = external.remembered(question)
         if verdict is None:
             return self._wait(exchange, own, external, question)
@@ -127,7 +129,7 @@ class Authorize(Plugin[Config]):
         if verdict is not None:
             own = own._replace(allowed=verdict.allowed, because=f"the policy service says: {verdict.reason or 'so'}")
         elif policy != "local":
-            exchange.decision = own._replace(allowed=policy == "allow", because="the policy service gave no answer")
+            self._tell(exchange, own._replace(allowed=policy == "allow", because="the policy service gave no answer"))
             if policy == "deny":
                 raise Undecided(headers={"retry-after": "1"})
             return
@@ -136,11 +138,16 @@ class Authorize(Plugin[Config]):
         self._allow(exchange, own)
 
     def _allow(self, exchange: Exchange, decision: Decision | None) -> None:
-        if self.config.log_allowed:
-            exchange.decision = decision
+        if self.config.log_allowed and decision is not None:
+            self._tell(exchange, decision)
+
+    def _tell(self, exchange: Exchange, decision: Decision) -> None:
+        """The access log and the audit log."""
+        exchange.decision = decision
+        self.services.decisions.note(exchange, decision)
 
     def _refusal(self, exchange: Exchange, decision: Decision) -> PermissionDenied:
-        exchange.decision = decision
+        self._tell(exchange, decision)
         self._denied.labels(exchange.route).inc()
         return _denial(decision)
 

@@ -53,7 +53,7 @@ class Config(PluginConfig):
     method_override: bool = False
     """Let requests pass that ask the upstream for another method in a header field."""
     log_allowed: bool = False
-    """Tell the access log why a request was allowed, too."""
+    """Tell the access log and the audit log of the control plane why a request was allowed, too."""
 
     @field_validator("actions")
     @classmethod

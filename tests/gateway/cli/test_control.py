@@ -104,6 +104,12 @@ def test_a_customer_from_first_to_last(
     assert printed(capsys, "role", "list") == "name   permissions\nguest  shop:look\n"
     assert printed(capsys, "role", "remove", "guest") == "guest is removed\n"
     assert "anew" in printed(capsys, "control", "project")
+    changes = printed(capsys, "audit", "changes", "--limit", "1").splitlines()
+    assert changes[0].split() == ["at", "actor", "kind", "name", "action", "request"]
+    assert changes[1].split()[2:5] == ["global_role", "guest", "delete"]
+    assert len(changes) == 2
+    assert json.loads(printed(capsys, "audit", "changes", "--org", "acme", "--json", "--limit", "1"))[0]["after"]
+    assert printed(capsys, "audit", "decisions", "--org", "acme") == "no decisions\n"
 
     token = Path("secret/token")
     assert token.stat().st_mode & 0o777 == 0o600
