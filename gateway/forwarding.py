@@ -10,12 +10,11 @@ import re
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from itertools import product
 from typing import Final
 
 from gateway.body import Body
 from gateway.exchange import Request, Response
-from gateway.headers import Headers
+from gateway.headers import Headers, twins
 from gateway.http1.grammar import CHUNKED, HOP_BY_HOP, TOKEN, valid_host
 
 PSEUDONYM: Final = "tallygate"
@@ -48,17 +47,7 @@ _OURS: Final = frozenset({"x-tallygate-consumer", "x-tallygate-mirror", "x-tally
 # Said anew for the next hop. `Proxy` would become HTTP_PROXY in a CGI environment (httpoxy, CVE-2016-5385).
 _SAID_ANEW: Final = HOP_BY_HOP | _FORWARDED | _OURS | {"proxy", "host", "content-length", "max-forwards"}
 _TRUSTED_BY_UPSTREAMS: Final = _SAID_ANEW | {"x-request-id", "authorization", "cookie", "via", "expect", "traceparent"}
-
-
-def _twins(name: str) -> Iterable[str]:
-    """A name's spellings with underscores: a server that maps both to one variable takes the twin for the real one."""
-    for separators in product("-_", repeat=name.count("-")):
-        if "_" in separators:
-            parts = name.split("-")
-            yield "".join(part + separator for part, separator in zip(parts, (*separators, ""), strict=True))
-
-
-_NEVER_UPSTREAM: Final = _SAID_ANEW | {twin for name in _TRUSTED_BY_UPSTREAMS for twin in _twins(name)}
+_NEVER_UPSTREAM: Final = _SAID_ANEW | {twin for name in _TRUSTED_BY_UPSTREAMS for twin in twins(name)}
 _NEVER_UPSTREAM_ONCE_READ: Final = _NEVER_UPSTREAM | {"expect"}
 # Fields that would change how the message around them is read, routed or trusted (RFC 9110 §6.5.1).
 _NEVER_IN_TRAILERS: Final = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, Final, TypeAlias, TypeVar
 
 Line: TypeAlias = tuple[str, bytes]
@@ -256,3 +257,11 @@ def _line(name: str, value: str) -> Line:
     if not valid_field(name, value):
         raise ValueError(f"not a header field: {name!r}")
     return name.lower(), f"{name}: {value}".encode("latin-1")
+
+
+def twins(name: str) -> Iterable[str]:
+    """A name's spellings with underscores: a server that maps both to one variable takes the twin for the real one."""
+    for separators in product("-_", repeat=name.count("-")):
+        if "_" in separators:
+            parts = name.split("-")
+            yield "".join(part + separator for part, separator in zip(parts, (*separators, ""), strict=True))

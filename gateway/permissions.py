@@ -2,14 +2,14 @@
 
 `resource:action`; both are segments joined with `/`. `*` stands for one segment, at the end of a side for one or more;
 `*` alone is `*:*`. A leading `!` denies, and a denial wins over any grant. What follows ` if ` must hold
-(`conditions.py`). Text that cannot be read grants nothing; if it was to deny, it denies everything.
+(`conditions.py`). Text that cannot be read grants nothing; if it may have been meant to deny, it denies everything.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
@@ -27,8 +27,10 @@ LONGEST_WANTED: Final = 256
 _SEGMENT: Final = r"(?:\*|[a-z0-9_.-]{1,64})"
 _SIDE: Final = rf"{_SEGMENT}(?:/{_SEGMENT}){{0,7}}"
 _PERMISSION: Final = re.compile(rf"(!?)(?:({_SIDE}):({_SIDE})|\*)")
-VALUE: Final = re.compile(r"[A-Za-z0-9_.~@+-]{1,128}")
-"""A segment of what is wanted. It may come from a request, hence the capitals; no grant but a wildcard has them."""
+_GRANTS: Final = re.compile(r"[A-Za-z0-9_.*-]|$")
+VALUE: Final = re.compile(r"(?!\.\.?(?:[/:]|$))[A-Za-z0-9_.~@+-]{1,128}")
+"""A segment of what is wanted. It may come from a request, hence the capitals; no grant but a wildcard has them. It is
+never `.` or `..`, which lead elsewhere where such text becomes a path."""
 _WANTED: Final = re.compile(rf"{VALUE.pattern}(?:/{VALUE.pattern}){{0,7}}:{VALUE.pattern}(?:/{VALUE.pattern}){{0,7}}")
 _NOTHING_KNOWN: Final = Facts()
 
@@ -124,10 +126,10 @@ class Grants:
         read = [(text, _readable(text)) for text in texts]
         self.unreadable = tuple(text for text, permission in read if permission is None)
         permissions = [permission for _, permission in read if permission is not None]
-        self._allowing = [permission for permission in permissions if not permission.denies]
-        self._denying = [permission for permission in permissions if permission.denies]
-        if any(text.lstrip().startswith("!") for text in self.unreadable):
-            self._denying.append(Permission(("*",), ("*",), denies=True))
+        if any(map(may_deny, self.unreadable)):
+            permissions.append(Permission(("*",), ("*",), denies=True))
+        self._allowing = _Found(permission for permission in permissions if not permission.denies)
+        self._denying = _Found(permission for permission in permissions if permission.denies)
         self.settled: dict[str, Decision] = {}
         self._rulings: dict[str, _Ruling] = {}
 
@@ -158,7 +160,7 @@ class Grants:
 
     def _rule(self, wanted: str) -> _Ruling:
         # Upstreams may not tell capitals from small letters; nobody escapes a denial by that.
-        denying, allowing = _about(self._denying, wanted.lower()), _about(self._allowing, wanted)
+        denying, allowing = self._denying.about(wanted.lower()), self._allowing.about(wanted)
         asked: list[tuple[Condition, Decision]] = []
         for permission in denying:
             decision = Decision(wanted, False, f"{permission} denies it", denied=True)
@@ -174,11 +176,31 @@ class Grants:
         return _Ruling(tuple(asked), Decision(wanted, False, missing))
 
 
-def _about(permissions: Sequence[Permission], wanted: str) -> list[Permission]:
-    """Those that cover it, unconditional ones first."""
-    resource, _, action = wanted.partition(":")
-    sides = resource.split("/"), action.split("/")
-    return sorted((each for each in permissions if each.covers(*sides)), key=lambda each: each.condition is not None)
+class _Found:
+    """Permissions, found by the first segment of their resource: an organization may have hundreds."""
+
+    __slots__ = ("_anywhere", "_by_first")
+
+    def __init__(self, permissions: Iterable[Permission]) -> None:
+        self._anywhere: list[Permission] = []
+        self._by_first: dict[str, list[Permission]] = {}
+        for each in permissions:
+            first = each.resource[0]
+            (self._anywhere if first == "*" else self._by_first.setdefault(first, [])).append(each)
+
+    def about(self, wanted: str) -> list[Permission]:
+        """Those that cover it, unconditional ones first."""
+        resource, _, action = wanted.partition(":")
+        sides = resource.split("/"), action.split("/")
+        near = *self._anywhere, *self._by_first.get(sides[0][0], ())
+        return sorted((each for each in near if each.covers(*sides)), key=lambda each: each.condition is not None)
+
+
+def may_deny(text: str) -> bool:
+    """Whether text that cannot be read may have been meant to deny: what does not begin as a grant could begins with
+    something that nobody knows.
+    """
+    return _GRANTS.match(text) is None
 
 
 def _remember(memory: dict[str, Remembered], key: str, value: Remembered) -> Remembered:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from typing import Final
 
 from gateway.exchange import Exchange, Response
+from gateway.headers import twins
 from gateway.permissions import Decision
 from gateway.plugin import AUTHENTICATION, Plugin
 from gateway.problem import BadRequest, PermissionDenied, Unauthorized, Undecided
@@ -19,7 +20,8 @@ from plugins.authorize.options import Config
 from plugins.authorize.requirements import Permitted, requirements
 from plugins.authorize.wanted import Wanted
 
-_OVERRIDES: Final = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+_OVERRIDE: Final = ("x-http-method", "x-http-method-override", "x-method-override")
+_OVERRIDES: Final = frozenset(_OVERRIDE).union(*map(twins, _OVERRIDE))
 _NOTHING_ASKED: Final = Decision("what a policy service allows", True, "nothing is asked of its permissions")
 
 

@@ -128,6 +128,8 @@ def test_what_a_condition_says(text: str, holds: bool | None) -> None:
         ("client in roles", "is no network"),
         ("hour('Nowhere/Land') == 1", "unknown time zone 'Nowhere/Land'"),
         ("hour('../../etc/passwd') == 1", "unknown time zone"),
+        ("hour('localtime') == 1", "unknown time zone 'localtime'"),
+        ("hour('posixrules') == 1", "unknown time zone"),
         ("hour(9) == 1", "takes a time zone in quotes"),
         ("user('Europe/Berlin') == 'x'", "only date, hour, weekday take a time zone"),
         ("__import__('os') == 'x'", "only date, hour, weekday"),
