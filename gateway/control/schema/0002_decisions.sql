@@ -97,3 +97,4 @@ $$;
 create policy tenant on decision_entry for select to tallygate_control
   using (organization = tenant() or tenant() = '*');
 grant select on decision_entry to tallygate_control, tallygate_reader;
+grant select on decision_sender to tallygate_reader;
