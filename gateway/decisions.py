@@ -23,7 +23,7 @@ from gateway.stores.redis import Redis
 from gateway.stores.store import StoreUnavailable
 
 STREAM: Final = "tallygate:decisions"
-MOST_FRAMES: Final = 1000
+MOST_FRAMES: Final = 250
 """Frames in the stream; while nobody takes them, edge processes keep what they have counted."""
 MOST_KINDS: Final = 500
 """Kinds of decisions that a process tells apart between two frames."""

@@ -8,7 +8,7 @@ what they are for say what they would do with it, and with a caller who is assum
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -21,7 +21,7 @@ from gateway.assumed import NOBODY, Assumed
 from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
-from gateway.config.description import match_of
+from gateway.config.description import match_of, veiled
 from gateway.config.plugin_loader import PluginSpec
 from gateway.exchange import Exchange, Request
 from gateway.http1.request_reader import RequestReader
@@ -141,7 +141,7 @@ def explain(config: GatewayConfig, request: Request, caller: Assumed = NOBODY) -
             asked,
             host,
             others=_others(config, routes, request),
-            plugins=_stops(config.plugins_of(None), exchange, consumer)[0],
+            plugins=_stops(config, config.plugins_of(None), exchange, consumer)[0],
             status=refusal.status,
             title=refusal.title(),
             allow=str(refusal.headers.get("allow", "")),
@@ -149,7 +149,9 @@ def explain(config: GatewayConfig, request: Request, caller: Assumed = NOBODY) -
     exchange.route = route.name
     options = config.routes[route.place]
     others = _others(config, routes, request, to=route)
-    plugins, refused = _stops(config.plugins_of(options), exchange, consumer)
+    specs = config.plugins_of(options)
+    plugins, refused = _stops(config, specs, exchange, consumer)
+    line = _veiled(f"{request.method} {request.target}", config, specs)
     # From here on the request is as the plugins leave it.
     return Explanation(
         asked,
@@ -160,7 +162,9 @@ def explain(config: GatewayConfig, request: Request, caller: Assumed = NOBODY) -
         match=match_of(config, route.place),
         parameters=dict(exchange.parameters),
         limits=_limits_of_route(options),
-        upstreams=[_call(name, weight, config.upstreams[name], request) for name, weight in options.shares.items()],
+        upstreams=[
+            _call(name, weight, config.upstreams[name], request.host, line) for name, weight in options.shares.items()
+        ],
         picked=_picked(options, request),
         fallback=DestinationStatus.of(options).fallback,
         mirror=DestinationStatus.of(options).mirror,
@@ -175,7 +179,7 @@ def _route(options: RouteOptions, specs: Iterable[PluginSpec]) -> Route:
 
 
 def _stops(
-    specs: Iterable[PluginSpec], exchange: Exchange, consumer: Consumer | None
+    config: GatewayConfig, specs: Sequence[PluginSpec], exchange: Exchange, consumer: Consumer | None
 ) -> tuple[list[PluginStop], Problem | None]:
     """The plugins in order, each seeing what those before it have left, and the refusal of the first that refuses."""
     stops: list[PluginStop] = []
@@ -184,14 +188,21 @@ def _stops(
         before, says, refusal = exchange.request.target, list[str](), None
         if refused is None:
             refused = _heard(spec, exchange, says)
-            refusal = f"{refused.status} {refused.detail or refused.title()}" if refused is not None else None
+            if refused is not None:
+                refusal = _veiled(f"{refused.status} {refused.detail or refused.title()}", config, specs)
         if spec.plugin.guards == AUTHENTICATION:
             exchange.consumer = consumer
         after = exchange.request.target
-        target = after if after != before else None
+        target = _veiled(after, config, specs) if after != before else None
+        says = [_veiled(sentence, config, specs) for sentence in says]
         hooks, does = spec.plugin.hooks(spec.config), _first_line(spec.plugin)
         stops.append(PluginStop(spec.name, hooks, does, target, says, refusal))
     return stops, refused
+
+
+def _veiled(text: str, config: GatewayConfig, specs: Iterable[PluginSpec]) -> str:
+    """What plugins have made of their options may hold secrets of the environment."""
+    return veiled(text, config.source, [spec.steps for spec in specs])
 
 
 def _heard(spec: PluginSpec, exchange: Exchange, says: list[str]) -> Problem | None:
@@ -246,11 +257,10 @@ def _picked(route: RouteOptions, request: Request) -> str:
     return Split(route.split, route.split_by, Random()).pick(request)  # noqa: S311 - a key decides, nothing is drawn
 
 
-def _call(name: str, weight: int, options: UpstreamOptions, request: Request) -> UpstreamCall:
-    kept = request.host if options.host == "preserve" else ""
+def _call(name: str, weight: int, options: UpstreamOptions, asked: str, line: str) -> UpstreamCall:
+    kept = asked if options.host == "preserve" else ""
     host = kept or ("the target's own" if options.host in ("preserve", "target") else options.host)
     targets = [target.url for target in options.targets]
-    line = f"{request.method} {request.target}"
     return UpstreamCall(name, weight, options.balancer.name, targets, line, host, _limits_of_upstream(options))
 
 

@@ -84,3 +84,35 @@ def test_the_first_that_refuses_does(config: GatewayConfig) -> None:
 def test_where_nobody_asks_who_calls_there_is_no_caller(config: GatewayConfig) -> None:
     found = explained(config, "GET", "/open", name="robot")
     assert found.plugins[-1].target is None
+
+
+SECRETIVE = """
+listeners: [{bind: "127.0.0.1:8080"}]
+upstreams: {books: {targets: ["http://10.0.0.1:9001"]}}
+consumers: [{name: robot, organization: acme, attributes: {site: "${TOKEN}"}}]
+routes:
+  - name: book
+    upstream: books
+    plugins:
+      - key_auth:
+      - authorize:
+          when: "attribute.site == '${TOKEN}' and method != '$${x}'"
+          permission: "books/${PART:-b}:${method}"
+      - rewrite: {query: "key=${TOKEN}"}
+"""
+
+
+def test_what_came_from_the_environment_is_not_told(here: Path) -> None:
+    config = loaded(SECRETIVE, TOKEN="s3cr3t", PART="b-secret")
+    found = explained(config, "GET", "/x", name="robot", permissions=("*",))
+    assert found.status == 0
+    assert "s3cr3t" not in repr(found)
+    assert "b-secret" not in repr(found)
+    assert says(found)["authorize"] == [
+        """the condition attribute.site == "${TOKEN}" and method != "${x}": allowed, it holds""",
+        "books/${PART:-b}:get: allowed, *:* grants it",
+    ]
+    assert (found.plugins[-1].target, found.upstreams[0].request) == ("/x?key=${TOKEN}", "GET /x?key=${TOKEN}")
+    refused = explained(config, "GET", "/x", organization="other")
+    assert "b-secret" not in repr(refused)
+    assert refused.status == 403
