@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -32,6 +32,7 @@ VALUE: Final = re.compile(r"(?!\.\.?(?:[/:]|$))[A-Za-z0-9_.~@+-]{1,128}")
 """A segment of what is wanted. It may come from a request, hence the capitals; no grant but a wildcard has them. It is
 never `.` or `..`, which lead elsewhere where such text becomes a path."""
 _WANTED: Final = re.compile(rf"{VALUE.pattern}(?:/{VALUE.pattern}){{0,7}}:{VALUE.pattern}(?:/{VALUE.pattern}){{0,7}}")
+_ANYTHING: Final = ("*",)
 _NOTHING_KNOWN: Final = Facts()
 
 Remembered = TypeVar("Remembered")
@@ -59,10 +60,19 @@ class Permission:
     action: tuple[str, ...]
     denies: bool = False
     condition: Condition | None = None
+    _text: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        text = f"{'!' * self.denies}{'/'.join(self.resource)}:{'/'.join(self.action)}"
+        object.__setattr__(self, "_text", text if self.condition is None else f"{text} if {self.condition}")
 
     def __str__(self) -> str:
-        text = f"{'!' * self.denies}{'/'.join(self.resource)}:{'/'.join(self.action)}"
-        return text if self.condition is None else f"{text} if {self.condition}"
+        return self._text
+
+    def decides(self, wanted: str) -> Decision:
+        """What it says of what it is about, if its condition lets it."""
+        said = "denies" if self.denies else "grants"
+        return Decision(wanted, not self.denies, f"{self._text} {said} it", self.denies)
 
     def covers(self, resource: Sequence[str], action: Sequence[str]) -> bool:
         """Whether it is about this, whatever its condition."""
@@ -70,6 +80,8 @@ class Permission:
 
 
 def _covers(pattern: Sequence[str], wanted: Sequence[str]) -> bool:
+    if pattern == _ANYTHING:
+        return True
     if len(wanted) != len(pattern) and not (pattern[-1] == "*" and len(wanted) > len(pattern)):
         return False
     return all(mine in ("*", theirs) for mine, theirs in zip(pattern, wanted, strict=False))
@@ -111,7 +123,7 @@ PermissionText: TypeAlias = Annotated[str, AfterValidator(_checked)]
 class _Ruling(NamedTuple):
     """What is to be said about something wanted: the first of `asked` whose condition decides, or else `otherwise`."""
 
-    asked: tuple[tuple[Condition, Decision], ...]
+    asked: tuple[tuple[Condition, Permission], ...]
     otherwise: Decision
 
 
@@ -127,7 +139,7 @@ class Grants:
         self.unreadable = tuple(text for text, permission in read if permission is None)
         permissions = [permission for _, permission in read if permission is not None]
         if any(map(may_deny, self.unreadable)):
-            permissions.append(Permission(("*",), ("*",), denies=True))
+            permissions.append(Permission(_ANYTHING, _ANYTHING, denies=True))
         self._allowing = _Found(permission for permission in permissions if not permission.denies)
         self._denying = _Found(permission for permission in permissions if permission.denies)
         self.settled: dict[str, Decision] = {}
@@ -152,26 +164,20 @@ class Grants:
             if not ruling.asked:
                 return _remember(self.settled, wanted, ruling.otherwise)
             _remember(self._rulings, wanted, ruling)
-        for condition, decision in ruling.asked:
+        for condition, permission in ruling.asked:
             holds = condition.holds(facts)
-            if holds or (decision.denied and holds is None):
-                return decision
+            if holds or (holds is None and permission.denies):
+                return permission.decides(wanted)
         return ruling.otherwise
 
     def _rule(self, wanted: str) -> _Ruling:
         # Upstreams may not tell capitals from small letters; nobody escapes a denial by that.
         denying, allowing = self._denying.about(wanted.lower()), self._allowing.about(wanted)
-        asked: list[tuple[Condition, Decision]] = []
-        for permission in denying:
-            decision = Decision(wanted, False, f"{permission} denies it", denied=True)
+        asked: list[tuple[Condition, Permission]] = []
+        for permission in (*denying, *allowing):
             if permission.condition is None:
-                return _Ruling((), decision)
-            asked.append((permission.condition, decision))
-        for permission in allowing:
-            decision = Decision(wanted, True, f"{permission} grants it")
-            if permission.condition is None:
-                return _Ruling(tuple(asked), decision)
-            asked.append((permission.condition, decision))
+                return _Ruling(tuple(asked), permission.decides(wanted))
+            asked.append((permission.condition, permission))
         missing = "no condition of what grants it holds" if allowing else "nothing grants it"
         return _Ruling(tuple(asked), Decision(wanted, False, missing))
 

@@ -1,6 +1,6 @@
 -- Statements of the control plane that are not made of a collection's shape (`collection.py`), read by name.
 --
--- Classes of advisory locks: 7406 who publishes.
+-- Classes of advisory locks: 7406 who publishes (0), and who takes up decisions (1).
 
 
 -- name: act_for
