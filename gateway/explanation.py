@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -131,15 +132,13 @@ def explain(config: GatewayConfig, request: Request, caller: Assumed = NOBODY) -
     alike, and InvalidValues for a caller that cannot be.
     """
     routes = [_route(options, config.plugins_of(options)) for options in config.routes]
-    asked, host = f"{request.method} {request.target}", request.host
+    told = partial(Explanation, f"{request.method} {request.target}", request.host)
     exchange = Exchange(request, Clock())
     consumer, request.client = caller.consumer(config.consumers, config.roles), caller.address()
     try:
         route, exchange.parameters = Router(routes).find(request)
     except (NoRoute, MethodNotAllowed) as refusal:
-        return Explanation(
-            asked,
-            host,
+        return told(
             others=_others(config, routes, request),
             plugins=_stops(config, config.plugins_of(None), exchange, consumer)[0],
             status=refusal.status,
@@ -153,9 +152,7 @@ def explain(config: GatewayConfig, request: Request, caller: Assumed = NOBODY) -
     plugins, refused = _stops(config, specs, exchange, consumer)
     line = _veiled(f"{request.method} {request.target}", config, specs)
     # From here on the request is as the plugins leave it.
-    return Explanation(
-        asked,
-        host,
+    return told(
         others,
         plugins,
         route=route.name,
