@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import balancing, directory, memory, nginx_comparison, reloads, soak, streams, tools
+from benchmarks import balancing, chain, directory, memory, nginx_comparison, reloads, soak, streams, tools
 from benchmarks.machine import Cores, share_out
 from benchmarks.programs import ProgramFailed, Programs
 
@@ -72,6 +72,8 @@ def parse() -> argparse.Namespace:
     changes.set_defaults(
         run=lambda programs, cores, given: reloads.run(programs, cores, times=given.times, minutes=given.minutes)
     )
+    chains = commands.add_parser("chain", help="what key_auth and authorize add to an empty chain")
+    chains.set_defaults(run=lambda programs, cores, _: chain.run(programs.directory / "stores"))
     balancers = commands.add_parser("balancing", help="one slow and one flapping target, simulated, by balancer")
     balancers.set_defaults(run=lambda programs, cores, _: balancing.run())
     return parser.parse_args()

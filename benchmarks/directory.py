@@ -55,10 +55,10 @@ def run(programs: Programs, cores: Cores) -> int:
     return budgets.verdict("directory", measured)
 
 
-async def publish(url: str, keys: Sequence[str]) -> None:
-    """Writes records of these keys, and of random ones, as a control plane writes all of them anew."""
+async def publish(url: str, keys: Sequence[str], count: int = PUBLISHED) -> None:
+    """Writes `count` records, of these keys and of random ones, as a control plane writes all of them anew."""
     redis = Redis(url, deadline=30.0)
-    digests = itertools.chain(map(digest, keys), (os.urandom(32) for _ in range(PUBLISHED - len(keys))))
+    digests = itertools.chain(map(digest, keys), (os.urandom(32) for _ in range(count - len(keys))))
     buckets: list[list[bytes]] = [[] for _ in range(projection.BUCKETS)]
     for number, each in enumerate(digests):
         buckets[projection.bucket_of(each)] += (each, projection.encode(record(number)))

@@ -10,7 +10,7 @@ from benchmarks.edge import Edge, start_edge
 from benchmarks.machine import Cores, peak
 from benchmarks.peers import start_nginx
 from benchmarks.programs import ProgramFailed, Programs, free_ports
-from benchmarks.throughput import BARE, LOGGED, LUA, NGINX, ORIGIN, VARIED, VARIED_LUA, WHOLE_JOB, Measured
+from benchmarks.throughput import AUTHORIZED, BARE, LOGGED, LUA, NGINX, ORIGIN, VARIED, VARIED_LUA, WHOLE_JOB, Measured
 from gateway.keys import new_key
 
 LATENCY_ROUNDS: Final = 3
@@ -74,12 +74,13 @@ def start(programs: Programs, cores: Cores, *, peers_only: bool) -> Setting:
     if edge:
         cases = [
             edge.case(WHOLE_JOB, "whole", keyed=True),
+            edge.case(AUTHORIZED, "authorized", keyed=True),
             edge.case(LOGGED, "logged", keyed=True),
             edge.case(VARIED, "whole", keyed=True, varied=True),
             edge.case(BARE, "bare", keyed=False),
             *cases,
         ]
-        pids |= dict.fromkeys((WHOLE_JOB, LOGGED, VARIED, BARE), edge.process)
+        pids |= dict.fromkeys((WHOLE_JOB, AUTHORIZED, LOGGED, VARIED, BARE), edge.process)
     direct = Case(ORIGIN, origin_port, "/thing", headers)
     expected = direct.document()
     for case in cases:
@@ -90,7 +91,10 @@ def start(programs: Programs, cores: Cores, *, peers_only: bool) -> Setting:
 def check_books(measured: list[Measured], journalled: float) -> None:
     """A case that claims the whole job must have done it: one usage event for every answer wrk counted."""
     answered = sum(
-        made.load.requests for each in measured if each.case.name in (WHOLE_JOB, LOGGED, VARIED) for made in each.rounds
+        made.load.requests
+        for each in measured
+        if each.case.name in (WHOLE_JOB, AUTHORIZED, LOGGED, VARIED)
+        for made in each.rounds
     )
     if journalled < answered:
         raise ProgramFailed(f"the edge answered {answered:,} metered requests and journalled only {journalled:,.0f}")

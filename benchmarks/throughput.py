@@ -20,6 +20,7 @@ from benchmarks.paced import Latencies
 from benchmarks.programs import ProgramFailed, on_cores
 
 WHOLE_JOB: Final = "edge, whole job"
+AUTHORIZED: Final = "edge, whole job, authorize"
 LOGGED: Final = "edge, whole job, access log"
 BARE: Final = "edge, bare proxy"
 NGINX: Final = "nginx, bare proxy"
@@ -121,6 +122,7 @@ def ratios(by_name: dict[str, Measured]) -> dict[str, float]:
     """What the budgets are about: the edge's rates by its peers', per core."""
     wanted = {
         "whole_job_vs_nginx_lua": (WHOLE_JOB, LUA),
+        "authorized_vs_nginx_lua": (AUTHORIZED, LUA),
         "whole_job_logged_vs_nginx_lua": (LOGGED, LUA),
         "whole_job_varied_vs_nginx_lua": (VARIED, VARIED_LUA),
         "bare_vs_nginx": (BARE, NGINX),

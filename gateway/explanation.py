@@ -1,14 +1,15 @@
 """Explanation: what would become of a request, without making one: its route, its plugins, its upstream, its limits.
 
 The request is read, routed and put through a chain by the code that does it in an edge process. Plugins are looked at
-and not run, as whom they let pass may depend on stores and on what else is going on; those that change the target say
-what they would make of it (`Plugin.preview`).
+and not run, as whom they let pass may depend on stores and on what else is going on; those that have more to say than
+what they are for say what they would do with it, and with a caller who is assumed (`Plugin.explain`).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -17,15 +18,16 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.admin.status import DestinationStatus
+from gateway.assumed import NOBODY, Assumed
 from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
-from gateway.config.description import match_of
+from gateway.config.description import match_of, veiled
 from gateway.config.plugin_loader import PluginSpec
 from gateway.exchange import Exchange, Request
 from gateway.http1.request_reader import RequestReader
 from gateway.options import write_amount
-from gateway.plugin import AnyPlugin
+from gateway.plugin import AUTHENTICATION, AnyPlugin
 from gateway.problem import BadRequest, MethodNotAllowed, NoRoute, Problem
 from gateway.route import MatchOptions, Route, RouteOptions
 from gateway.router import Router
@@ -33,6 +35,7 @@ from gateway.upstream.split import Split
 
 if TYPE_CHECKING:
     from gateway.body import Source
+    from gateway.consumers import Consumer
     from gateway.upstream.bulkhead import BulkheadOptions
     from gateway.upstream.options import UpstreamOptions
     from gateway.upstream.upstream import Upstream
@@ -43,13 +46,16 @@ _LARGEST_HEAD: Final = 64 * 1024
 
 
 class PluginStop(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A plugin on the way. `target` is what it would change the request target to, `unknown` why that is not known."""
+    """A plugin on the way. `target` is what it would change the request target to, `says` what else there is to say of
+    this request, `refusal` the status that it would be refused with, and why. Those behind a refusal say nothing.
+    """
 
     name: str
     hooks: list[str]
     does: str
     target: str | None = None
-    unknown: str | None = None
+    says: list[str] = []
+    refusal: str | None = None
 
 
 class OtherRoute(msgspec.Struct, frozen=True):
@@ -72,7 +78,8 @@ class UpstreamCall(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What would become of a request. Without a `route`, `status` and `title` say how it is refused.
+    """What would become of a request. Without a `route`, or where a plugin would refuse it, `status` and `title` say
+    how it is refused.
 
     Of several upstreams that share a route's requests, `picked` names the one that the request's own key decides for,
     empty where it is drawn or depends on who calls.
@@ -120,38 +127,46 @@ def request_of(method: str, url: str, fields: Iterable[tuple[str, str]]) -> Requ
     return request
 
 
-def explain(config: GatewayConfig, request: Request) -> Explanation:
-    """What would become of this request. Raises BadRequest for a path that no two servers would read alike."""
+def explain(config: GatewayConfig, request: Request, caller: Assumed = NOBODY) -> Explanation:
+    """What would become of this request of this caller. Raises BadRequest for a path that no two servers would read
+    alike, and InvalidValues for a caller that cannot be.
+    """
     routes = [_route(options, config.plugins_of(options)) for options in config.routes]
-    asked, host = f"{request.method} {request.target}", request.host
+    told = partial(Explanation, f"{request.method} {request.target}", request.host)
     exchange = Exchange(request, Clock())
+    consumer, request.client = caller.consumer(config.consumers, config.roles), caller.address()
     try:
         route, exchange.parameters = Router(routes).find(request)
     except (NoRoute, MethodNotAllowed) as refusal:
-        return Explanation(
-            asked,
-            host,
+        return told(
             others=_others(config, routes, request),
-            plugins=_stops(config.plugins_of(None), exchange),
+            plugins=_stops(config, config.plugins_of(None), exchange, consumer)[0],
             status=refusal.status,
             title=refusal.title(),
             allow=str(refusal.headers.get("allow", "")),
         )
     exchange.route = route.name
     options = config.routes[route.place]
-    return Explanation(
-        asked,
-        host,
-        others=_others(config, routes, request, to=route),
-        plugins=_stops(config.plugins_of(options), exchange),  # from here on the request is as they leave it
+    others = _others(config, routes, request, to=route)
+    specs = config.plugins_of(options)
+    plugins, refused = _stops(config, specs, exchange, consumer)
+    line = _veiled(f"{request.method} {request.target}", config, specs)
+    # From here on the request is as the plugins leave it.
+    return told(
+        others,
+        plugins,
         route=route.name,
         match=match_of(config, route.place),
         parameters=dict(exchange.parameters),
         limits=_limits_of_route(options),
-        upstreams=[_call(name, weight, config.upstreams[name], request) for name, weight in options.shares.items()],
+        upstreams=[
+            _call(name, weight, config.upstreams[name], request.host, line) for name, weight in options.shares.items()
+        ],
         picked=_picked(options, request),
         fallback=DestinationStatus.of(options).fallback,
         mirror=DestinationStatus.of(options).mirror,
+        status=refused.status if refused is not None else 0,
+        title=refused.title() if refused is not None else "",
     )
 
 
@@ -160,19 +175,40 @@ def _route(options: RouteOptions, specs: Iterable[PluginSpec]) -> Route:
     return Route(options, looked_at, cast("Upstream", None), Clock())  # nothing is forwarded
 
 
-def _stops(specs: Iterable[PluginSpec], exchange: Exchange) -> list[PluginStop]:
-    """The plugins in order, each seeing the target that those before it have left."""
-    stops = []
+def _stops(
+    config: GatewayConfig, specs: Sequence[PluginSpec], exchange: Exchange, consumer: Consumer | None
+) -> tuple[list[PluginStop], Problem | None]:
+    """The plugins in order, each seeing what those before it have left, and the refusal of the first that refuses."""
+    stops: list[PluginStop] = []
+    refused: Problem | None = None
     for spec in specs:
-        before, unknown = exchange.request.target, None
-        try:
-            spec.plugin.preview(spec.config, exchange)
-        except Problem as refusal:
-            unknown = refusal.detail or refusal.title()
+        before, says, refusal = exchange.request.target, list[str](), None
+        if refused is None:
+            refused = _heard(spec, exchange, says)
+            if refused is not None:
+                refusal = _veiled(f"{refused.status} {refused.detail or refused.title()}", config, specs)
+        if spec.plugin.guards == AUTHENTICATION:
+            exchange.consumer = consumer
         after = exchange.request.target
+        target = _veiled(after, config, specs) if after != before else None
+        says = [_veiled(sentence, config, specs) for sentence in says]
         hooks, does = spec.plugin.hooks(spec.config), _first_line(spec.plugin)
-        stops.append(PluginStop(spec.name, hooks, does, after if after != before else None, unknown))
-    return stops
+        stops.append(PluginStop(spec.name, hooks, does, target, says, refusal))
+    return stops, refused
+
+
+def _veiled(text: str, config: GatewayConfig, specs: Iterable[PluginSpec]) -> str:
+    """What plugins have made of their options may hold secrets of the environment."""
+    return veiled(text, config.source, [spec.steps for spec in specs])
+
+
+def _heard(spec: PluginSpec, exchange: Exchange, says: list[str]) -> Problem | None:
+    """Writes down what a plugin says of this request; its refusal, should it refuse."""
+    try:
+        says.extend(spec.plugin.explain(spec.config, exchange))
+    except Problem as refusal:
+        return refusal
+    return None
 
 
 def _others(
@@ -218,11 +254,10 @@ def _picked(route: RouteOptions, request: Request) -> str:
     return Split(route.split, route.split_by, Random()).pick(request)  # noqa: S311 - a key decides, nothing is drawn
 
 
-def _call(name: str, weight: int, options: UpstreamOptions, request: Request) -> UpstreamCall:
-    kept = request.host if options.host == "preserve" else ""
+def _call(name: str, weight: int, options: UpstreamOptions, asked: str, line: str) -> UpstreamCall:
+    kept = asked if options.host == "preserve" else ""
     host = kept or ("the target's own" if options.host in ("preserve", "target") else options.host)
     targets = [target.url for target in options.targets]
-    line = f"{request.method} {request.target}"
     return UpstreamCall(name, weight, options.balancer.name, targets, line, host, _limits_of_upstream(options))
 
 

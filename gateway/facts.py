@@ -25,6 +25,7 @@ Kind: TypeAlias = Literal["text", "number", "set", "address", "date", "weekday",
 """What a fact is. `any` is one whose kind shows only when it is read."""
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_OF_THE_MACHINE: Final = frozenset({"Factory", "localtime", "posixrules"})
 _NONE: Final[Mapping[str, Value]] = MappingProxyType({})
 
 
@@ -154,7 +155,10 @@ def _at(micros: int, zone: tzinfo) -> datetime:
 
 
 def _zone(name: str) -> tzinfo:
+    """Raises ValueError, also for what is another zone on another machine."""
     try:
+        if name in _OF_THE_MACHINE:
+            raise ValueError
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(f"unknown time zone {name!r} (write a name such as Europe/Berlin)") from None

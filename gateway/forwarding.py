@@ -47,8 +47,6 @@ _OURS: Final = frozenset({"x-tallygate-consumer", "x-tallygate-mirror", "x-tally
 # Said anew for the next hop. `Proxy` would become HTTP_PROXY in a CGI environment (httpoxy, CVE-2016-5385).
 _SAID_ANEW: Final = HOP_BY_HOP | _FORWARDED | _OURS | {"proxy", "host", "content-length", "max-forwards"}
 _TRUSTED_BY_UPSTREAMS: Final = _SAID_ANEW | {"x-request-id", "authorization", "cookie", "via", "expect", "traceparent"}
-
-
 _NEVER_UPSTREAM: Final = _SAID_ANEW | {twin for name in _TRUSTED_BY_UPSTREAMS for twin in twins(name)}
 _NEVER_UPSTREAM_ONCE_READ: Final = _NEVER_UPSTREAM | {"expect"}
 # Fields that would change how the message around them is read, routed or trusted (RFC 9110 §6.5.1).

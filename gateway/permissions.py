@@ -2,15 +2,15 @@
 
 `resource:action`; both are segments joined with `/`. `*` stands for one segment, at the end of a side for one or more;
 `*` alone is `*:*`. A leading `!` denies, and a denial wins over any grant. What follows ` if ` must hold
-(`conditions.py`). Text that cannot be read grants nothing; if it was to deny, it denies everything.
+(`conditions.py`). Text that cannot be read grants nothing; if it may have been meant to deny, it denies everything.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -27,9 +27,12 @@ LONGEST_WANTED: Final = 256
 _SEGMENT: Final = r"(?:\*|[a-z0-9_.-]{1,64})"
 _SIDE: Final = rf"{_SEGMENT}(?:/{_SEGMENT}){{0,7}}"
 _PERMISSION: Final = re.compile(rf"(!?)(?:({_SIDE}):({_SIDE})|\*)")
-VALUE: Final = re.compile(r"[A-Za-z0-9_.~@+-]{1,128}")
-"""A segment of what is wanted. It may come from a request, hence the capitals; no grant but a wildcard has them."""
+_GRANTS: Final = re.compile(r"[A-Za-z0-9_.*-]|$")
+VALUE: Final = re.compile(r"(?!\.\.?(?:[/:]|$))[A-Za-z0-9_.~@+-]{1,128}")
+"""A segment of what is wanted. It may come from a request, hence the capitals; no grant but a wildcard has them. It is
+never `.` or `..`, which lead elsewhere where such text becomes a path."""
 _WANTED: Final = re.compile(rf"{VALUE.pattern}(?:/{VALUE.pattern}){{0,7}}:{VALUE.pattern}(?:/{VALUE.pattern}){{0,7}}")
+_ANYTHING: Final = ("*",)
 _NOTHING_KNOWN: Final = Facts()
 
 Remembered = TypeVar("Remembered")
@@ -57,10 +60,19 @@ class Permission:
     action: tuple[str, ...]
     denies: bool = False
     condition: Condition | None = None
+    _text: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        text = f"{'!' * self.denies}{'/'.join(self.resource)}:{'/'.join(self.action)}"
+        object.__setattr__(self, "_text", text if self.condition is None else f"{text} if {self.condition}")
 
     def __str__(self) -> str:
-        text = f"{'!' * self.denies}{'/'.join(self.resource)}:{'/'.join(self.action)}"
-        return text if self.condition is None else f"{text} if {self.condition}"
+        return self._text
+
+    def decides(self, wanted: str) -> Decision:
+        """What it says of what it is about, if its condition lets it."""
+        said = "denies" if self.denies else "grants"
+        return Decision(wanted, not self.denies, f"{self._text} {said} it", self.denies)
 
     def covers(self, resource: Sequence[str], action: Sequence[str]) -> bool:
         """Whether it is about this, whatever its condition."""
@@ -68,6 +80,8 @@ class Permission:
 
 
 def _covers(pattern: Sequence[str], wanted: Sequence[str]) -> bool:
+    if pattern == _ANYTHING:
+        return True
     if len(wanted) != len(pattern) and not (pattern[-1] == "*" and len(wanted) > len(pattern)):
         return False
     return all(mine in ("*", theirs) for mine, theirs in zip(pattern, wanted, strict=False))
@@ -109,7 +123,7 @@ PermissionText: TypeAlias = Annotated[str, AfterValidator(_checked)]
 class _Ruling(NamedTuple):
     """What is to be said about something wanted: the first of `asked` whose condition decides, or else `otherwise`."""
 
-    asked: tuple[tuple[Condition, Decision], ...]
+    asked: tuple[tuple[Condition, Permission], ...]
     otherwise: Decision
 
 
@@ -124,10 +138,10 @@ class Grants:
         read = [(text, _readable(text)) for text in texts]
         self.unreadable = tuple(text for text, permission in read if permission is None)
         permissions = [permission for _, permission in read if permission is not None]
-        self._allowing = [permission for permission in permissions if not permission.denies]
-        self._denying = [permission for permission in permissions if permission.denies]
-        if any(text.lstrip().startswith("!") for text in self.unreadable):
-            self._denying.append(Permission(("*",), ("*",), denies=True))
+        if any(map(may_deny, self.unreadable)):
+            permissions.append(Permission(_ANYTHING, _ANYTHING, denies=True))
+        self._allowing = _Found(permission for permission in permissions if not permission.denies)
+        self._denying = _Found(permission for permission in permissions if permission.denies)
         self.settled: dict[str, Decision] = {}
         self._rulings: dict[str, _Ruling] = {}
 
@@ -150,35 +164,49 @@ class Grants:
             if not ruling.asked:
                 return _remember(self.settled, wanted, ruling.otherwise)
             _remember(self._rulings, wanted, ruling)
-        for condition, decision in ruling.asked:
+        for condition, permission in ruling.asked:
             holds = condition.holds(facts)
-            if holds or (decision.denied and holds is None):
-                return decision
+            if holds or (holds is None and permission.denies):
+                return permission.decides(wanted)
         return ruling.otherwise
 
     def _rule(self, wanted: str) -> _Ruling:
         # Upstreams may not tell capitals from small letters; nobody escapes a denial by that.
-        denying, allowing = _about(self._denying, wanted.lower()), _about(self._allowing, wanted)
-        asked: list[tuple[Condition, Decision]] = []
-        for permission in denying:
-            decision = Decision(wanted, False, f"{permission} denies it", denied=True)
+        denying, allowing = self._denying.about(wanted.lower()), self._allowing.about(wanted)
+        asked: list[tuple[Condition, Permission]] = []
+        for permission in (*denying, *allowing):
             if permission.condition is None:
-                return _Ruling((), decision)
-            asked.append((permission.condition, decision))
-        for permission in allowing:
-            decision = Decision(wanted, True, f"{permission} grants it")
-            if permission.condition is None:
-                return _Ruling(tuple(asked), decision)
-            asked.append((permission.condition, decision))
+                return _Ruling(tuple(asked), permission.decides(wanted))
+            asked.append((permission.condition, permission))
         missing = "no condition of what grants it holds" if allowing else "nothing grants it"
         return _Ruling(tuple(asked), Decision(wanted, False, missing))
 
 
-def _about(permissions: Sequence[Permission], wanted: str) -> list[Permission]:
-    """Those that cover it, unconditional ones first."""
-    resource, _, action = wanted.partition(":")
-    sides = resource.split("/"), action.split("/")
-    return sorted((each for each in permissions if each.covers(*sides)), key=lambda each: each.condition is not None)
+class _Found:
+    """Permissions, found by the first segment of their resource: an organization may have hundreds."""
+
+    __slots__ = ("_anywhere", "_by_first")
+
+    def __init__(self, permissions: Iterable[Permission]) -> None:
+        self._anywhere: list[Permission] = []
+        self._by_first: dict[str, list[Permission]] = {}
+        for each in permissions:
+            first = each.resource[0]
+            (self._anywhere if first == "*" else self._by_first.setdefault(first, [])).append(each)
+
+    def about(self, wanted: str) -> list[Permission]:
+        """Those that cover it, unconditional ones first."""
+        resource, _, action = wanted.partition(":")
+        sides = resource.split("/"), action.split("/")
+        near = *self._anywhere, *self._by_first.get(sides[0][0], ())
+        return sorted((each for each in near if each.covers(*sides)), key=lambda each: each.condition is not None)
+
+
+def may_deny(text: str) -> bool:
+    """Whether text that cannot be read may have been meant to deny: what does not begin as a grant could begins with
+    something that nobody knows.
+    """
+    return _GRANTS.match(text) is None
 
 
 def _remember(memory: dict[str, Remembered], key: str, value: Remembered) -> Remembered:

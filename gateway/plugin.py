@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, get_args
 
 from gateway.exchange import Exchange, Response
@@ -68,10 +68,15 @@ class Plugin(Generic[C]):
         return [name for name in HOOKS if getattr(cls, name) is not getattr(Plugin, name)]
 
     @classmethod
-    def preview(cls, config: C, exchange: Exchange) -> None:
-        """Change the request's target as on_request would, for `tallygate explain`: nothing was made or started, and
-        nobody has said who calls. Raise a Problem if what becomes of it depends on more than there is.
+    def explain(cls, config: C, exchange: Exchange) -> Iterable[str]:
+        """What it would do with this request, in sentences, for `tallygate explain`; what depends on more than there is
+        says so. Nothing was made or started, and nobody is to be asked.
+
+        Change the request's target as on_request would, and raise a Problem where it would refuse. Behind a plugin that
+        says who calls, `consumer` is who is assumed to, or None where nobody was named; so is the client's address, or
+        empty.
         """
+        return ()
 
     @classmethod
     def leads_to(cls, config: C) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from gateway.background import Background
 from gateway.clock import Clock
 from gateway.consumers import Consumers
+from gateway.decisions import Decisions
 from gateway.directory.directory import Directory
 from gateway.exchange import Request, Response
 from gateway.fetch import Fetch
@@ -24,7 +25,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`consumers` are the configuration's own, `directory` knows those of the control plane as well.
+    """`consumers` are the configuration's own, `directory` knows those of the control plane as well, and `decisions`
+    brings to its audit log what was decided.
     `redis` is for what a request waits for: its calls have little time (`stores.deadline`).
     `fetch` asks other servers, and is for what requests seldom wait for.
     `forward(request, upstream)` makes an upstream call outside the chain; `access_log` takes one dict per line;
@@ -36,6 +38,7 @@ class Services:
     background: Background
     consumers: Consumers
     directory: Directory
+    decisions: Decisions
     journal: Journal
     redis: Redis
     workers: Workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, TypeAlias
 
 from pydantic import Field, model_validator
@@ -42,12 +43,30 @@ class IpFilter(Plugin[Config]):
 
     guards = "address filter"
 
+    @classmethod
+    def explain(cls, config: Config, exchange: Exchange) -> Iterator[str]:
+        if not exchange.request.client:
+            yield "it depends on the client's address"
+            return
+        _Filter(config).check(exchange.request.client)
+        yield f"{exchange.request.client} may come in"
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
+        self._filter = _Filter(config)
+
+    def on_request(self, exchange: Exchange) -> None:
+        self._filter.check(exchange.request.client)
+
+
+class _Filter:
+    """The lists, made ready."""
+
+    def __init__(self, config: Config) -> None:
         self._allowed = Networks(config.allow) if config.allow is not None else None
         self._denied = Networks(config.deny or ())
 
-    def on_request(self, exchange: Exchange) -> None:
-        client = exchange.request.client
+    def check(self, client: str) -> None:
+        """Raises AddressRefused."""
         if client in self._denied or (self._allowed is not None and client not in self._allowed):
             raise AddressRefused

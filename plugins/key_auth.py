@@ -49,10 +49,11 @@ class KeyAuth(Authenticator[Config]):
     asks_for_secrets = True
 
     @classmethod
-    def preview(cls, config: Config, exchange: Exchange) -> None:
+    def explain(cls, config: Config, exchange: Exchange) -> tuple[()]:
         request = exchange.request
         if config.query is not None and not config.forward:
             request.target, _ = without_parameter(request.target, config.query)
+        return ()
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)

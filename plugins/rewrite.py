@@ -136,8 +136,13 @@ class Rewrite(Plugin[Config]):
     """
 
     @classmethod
-    def preview(cls, config: Config, exchange: Exchange) -> None:
-        _Rewriting(config).apply(exchange)
+    def explain(cls, config: Config, exchange: Exchange) -> Iterator[str]:
+        try:
+            _Rewriting(config).apply(exchange)
+        except BadRequest as refusal:
+            if exchange.consumer is not None:
+                raise
+            yield f"the target is not known: {refusal.detail}"
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)

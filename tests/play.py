@@ -13,6 +13,7 @@ from gateway.background import Background
 from gateway.chain import Chain
 from gateway.clock import Clock
 from gateway.consumers import ConsumerOptions, Consumers, KeyOptions
+from gateway.decisions import Decisions
 from gateway.directory.directory import Directory
 from gateway.directory.published import Published
 from gateway.exchange import Exchange, Outcome, Request, Response
@@ -84,6 +85,7 @@ class Stage:
         self.access_log = Lines()
         self.spans = Spans()
         self._redis = Redis(redis, deadline=0.2)
+        self.decisions = Decisions(self._redis if published is not None else None, self.clock, self.metrics)
         self.workers = Workers(self.metrics)
         options = JournalOptions(directory=str(directory), segment=64 * 1024, **journal)
         self.usage = Usage(UsageOptions(journal=options), redis=self._redis, clock=self.clock, metrics=self.metrics)
@@ -96,6 +98,7 @@ class Stage:
             background=Background(),
             consumers=known,
             directory=Directory(known, published),
+            decisions=self.decisions,
             journal=self.usage.journal,
             redis=self._redis,
             workers=self.workers,

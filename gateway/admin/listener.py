@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.admin.options import AdminOptions
 from gateway.admin.page import add_page, page
 from gateway.admin.status import Routes, Status
+from gateway.assumed import Assumed
 from gateway.downstream.listener import parse_bind
 from gateway.exposition import CONTENT_TYPE, Exposition
 from gateway.problem import BadRequest, MethodNotAllowed, NoRoute, OriginRefused, Problem
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _encode: Final = msgspec.json.Encoder().encode
 _log: Final = logging.getLogger(__name__)
+_LISTS: Final = frozenset({"roles", "scopes", "permissions"})
+"""What a caller that is assumed may have several of."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -38,8 +41,8 @@ class Node(Protocol):
     async def status(self) -> Status:
         """How everything is."""
 
-    def explain(self, method: str, url: str, fields: Sequence[tuple[str, str]]) -> Explanation:
-        """What would become of a request. Raises a Problem if it would be refused before it is routed."""
+    def explain(self, method: str, url: str, fields: Sequence[tuple[str, str]], caller: Assumed) -> Explanation:
+        """What would become of this caller's request. Raises a Problem if it would be refused before it is routed."""
 
     def description(self) -> Description:
         """The configuration that is served."""
@@ -108,13 +111,15 @@ class Admin:
         return _json(200, await self._node.routes())
 
     async def _explain(self, request: web.Request) -> web.Response:
-        """`?method=GET&url=/x`, and `header=name: value` as often as there are fields."""
+        """`?method=GET&url=/x`, `header=name: value` as often as there are fields, and the members of an `Assumed`."""
         query = request.query
         if "url" not in query:
             raise BadRequest("Say which request: /explain?method=GET&url=/path&header=name:%20value")
         fields = [header.partition(":")[::2] for header in query.getall("header", [])]
         stripped = [(name.strip(), value.strip()) for name, value in fields]
-        return _json(200, self._node.explain(query.get("method", "GET"), query["url"], stripped))
+        said = {name: query.getall(name) for name in Assumed.__struct_fields__ if name in query}
+        caller = msgspec.convert({name: each if name in _LISTS else each[-1] for name, each in said.items()}, Assumed)
+        return _json(200, self._node.explain(query.get("method", "GET"), query["url"], stripped, caller))
 
     async def _describe(self, _: web.Request) -> web.Response:
         return _json(200, {"configuration": self._node.description()})

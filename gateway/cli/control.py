@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, islice
 from types import UnionType
 from typing import Any, Final, TypeAlias, get_args, get_origin
 from urllib.parse import quote
@@ -56,12 +55,6 @@ def add_commands(commands: Any) -> None:
     control.set_defaults(run=_control)
     for noun, kinds in _NOUNS.items():
         _add_noun(commands, noun, [_BY_KIND[kind] for kind in kinds])
-    audit = commands.add_parser("audit", help="who changed what, newest first")
-    takes_config(audit)
-    audit.add_argument("--json", action="store_true", help="print JSON, with what was there before and after")
-    audit.add_argument("--org", help="the organization (without: all that happened)")
-    audit.add_argument("--most", type=int, default=50, help="how many changes (default: 50)")
-    audit.set_defaults(run=_audit)
 
 
 def _control(options: Namespace) -> int:
@@ -227,17 +220,6 @@ def _rotate(client: ControlClient, options: Namespace, of: Collection) -> None:
 def _revoke(client: ControlClient, options: Namespace, of: Collection) -> None:
     document, _ = client.ask("POST", f"{_path(options, of)}/revoke")
     _print_one(options, document)
-
-
-def _audit(options: Namespace) -> int:
-    client = ControlClient(load(options.config, os.environ).control, os.environ)
-    path = "/v1/audit" if options.org is None else f"/v1/organizations/{quote(options.org, safe='')}/audit"
-    items = list(islice(chain.from_iterable(client.pages(path)), max(0, options.most)))
-    if options.json:
-        print(msgspec.json.encode(items).decode())
-    else:
-        print("\n".join(table_of(items, _OF_A_CHANGE) if items else ["no changes"]))
-    return 0
 
 
 def _print_one(options: Namespace, document: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from gateway.billing import report, worker
 from gateway.billing.database import DatabaseUnavailable, Retry
 from gateway.billing.rebook import rebook
 from gateway.billing.reconcile import reconcile
-from gateway.cli import control, edge_process, explain
+from gateway.cli import audit, control, edge_process, explain
 from gateway.cli.admin_client import AdminUnreachable
 from gateway.cli.config import add_commands, takes_config
 from gateway.cli.control_client import ControlRefused
@@ -78,6 +78,7 @@ def _parser() -> ArgumentParser:
 
     add_commands(commands)
     control.add_commands(commands)
+    audit.add_command(commands)
     explain.add_command(commands)
 
     add_credentials(commands)

@@ -104,7 +104,7 @@ class GatewayConfig(Options):
 
     @property
     def chains(self) -> dict[str, list[PluginSpec]]:
-        """The plugins that each route runs, by its name, in order. Only `load` makes a configuration that knows this."""
+        """The plugins that each route runs, by its name, in order. Only `load` makes one that knows this."""
         return {name: chain for name, chain in self._chains.items() if name is not None}
 
     @property

@@ -29,6 +29,7 @@ NONE: Final = "none"
 GUARDED_BY: Final = "guarded by "
 """Begins an option that says what guards a part, such as the plugins of a route; the rest of it says what for."""
 _HIDDEN: Final = "(hidden)"
+_SUBSTITUTION: Final = re.compile(r"(?<!\$)\$\{(?!method\})[^{}]*\}")
 _SECRET: Final = re.compile(r"(?i)secret|pass(?:w|phrase)|token|credential|private|api_?key|argon2id|\bsalt\b")
 _DESCRIBED_APART: Final = ("listeners", "upstreams", "routes", "consumers", "plugins")
 _LABELS: Final = ("name", "url", "id", "bind", "upstream")
@@ -56,6 +57,26 @@ def match_of(config: GatewayConfig, place: int) -> dict[str, Any]:
     for name, value in match.get("headers", {}).items():
         match["headers"][name] = shown(("routes", place, "match", "headers", name), value)
     return match
+
+
+def veiled(text: str, source: Source, blocks: Iterable[Steps]) -> str:
+    """A text that tells of these blocks, with what is written in the file in place of what came from elsewhere."""
+    for steps in blocks:
+        for there, written in source.written.items():
+            if there[: len(steps)] == steps:
+                for value, place in _put_in(str(source.at(there)), written):
+                    text = text.replace(value, place)
+    return redact(text)
+
+
+def _put_in(value: str, written: str) -> Iterator[tuple[str, str]]:
+    """What was put into a value, the longest first, and what stands in its place."""
+    places = _SUBSTITUTION.findall(written)
+    read = (piece.replace("${method}", "{method}").replace("$${", "${") for piece in _SUBSTITUTION.split(written))
+    match = re.fullmatch("(.*)".join(map(re.escape, read)), value, re.DOTALL)
+    if match is not None:
+        found = {each: place for each, place in zip(match.groups(), places, strict=True) if each}
+        yield from sorted(found.items(), key=lambda item: -len(item[0]))
 
 
 def options_of(block: Any, source: Source, steps: Steps) -> Iterator[Option]:

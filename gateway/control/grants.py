@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from gateway.conditions import parse_condition
-from gateway.permissions import Permission, parse
+from gateway.permissions import Permission, may_deny, parse
 
 _DENIED: Final = parse("!*:*")
 
@@ -56,7 +56,7 @@ def _read(texts: Iterable[str]) -> list[Permission]:
         try:
             permissions.append(parse(text))
         except ValueError:
-            if text.startswith("!"):
+            if may_deny(text):
                 permissions.append(_DENIED)
     return permissions
 

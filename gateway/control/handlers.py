@@ -86,7 +86,15 @@ async def show_page(call: Call) -> Answer:
 
 
 async def show_audit(call: Call) -> Answer:
-    query = "audit_of_all" if call.organization is None else "audit_of_organization"
+    return await _show_newest(call, "audit")
+
+
+async def show_decisions(call: Call) -> Answer:
+    return await _show_newest(call, "decisions")
+
+
+async def _show_newest(call: Call, entries: str) -> Answer:
+    query = f"{entries}_of_all" if call.organization is None else f"{entries}_of_organization"
     before = call.after or str(_LAST)
     if not before.isdecimal() or int(before) > _LAST:
         raise BadRequest("`after` is what an earlier page of this list gave as `next`.")

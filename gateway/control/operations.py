@@ -45,7 +45,9 @@ class Operation:
 
 def operations() -> tuple[Operation, ...]:
     """All of them."""
-    audit = partial(Operation, tag="audit", permission="control/audit:read", answer=shapes.AuditEntry, paged=True)
+    reading = partial(Operation, tag="audit", permission="control/audit:read", paged=True)
+    audit = partial(reading, answer=shapes.AuditEntry)
+    decided = partial(reading, answer=shapes.DecisionEntry, handler=handlers.show_decisions)
     below, everywhere = "/v1/organizations/{organization}/audit", "/v1/audit"
     return (
         Operation(
@@ -57,6 +59,8 @@ def operations() -> tuple[Operation, ...]:
         *_of_keys(),
         audit("listAudit", "GET", everywhere, "What was changed, newest first", handlers.show_audit, for_all=True),
         audit("listOrganizationAudit", "GET", below, "What was changed there, newest first", handlers.show_audit),
+        decided("listDecisions", "GET", f"{everywhere}/decisions", "What the edge decided, newest first", for_all=True),
+        decided("listOrganizationDecisions", "GET", f"{below}/decisions", "What the edge decided of its callers"),
     )
 
 

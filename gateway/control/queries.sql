@@ -1,6 +1,6 @@
 -- Statements of the control plane that are not made of a collection's shape (`collection.py`), read by name.
 --
--- Classes of advisory locks: 7406 who publishes.
+-- Classes of advisory locks: 7406 who publishes (0), and who takes up decisions (1).
 
 
 -- name: act_for
@@ -96,6 +96,16 @@ where organization = $1 and id < $2 order by id desc limit $3
 select row_to_json(entry)::text as document, id::text as name from audit_entry as entry
 where id < $1 order by id desc limit $2
 
+-- part: decision
+select row_to_json(entry)::text as document, entry.id::text as name from (
+  select id, organization, consumer, route, wanted, allowed, because, times, first_at, last_at from decision_entry
+) as entry
+
+-- name: decisions_of_organization
+{decision} where organization = $1 and id < $2 order by id desc limit $3
+
+-- name: decisions_of_all
+{decision} where id < $1 order by id desc limit $2
 
 -- name: published_secret
 select * from published_secret where digest = $1
@@ -205,3 +215,12 @@ delete from idempotent_answer where created_at < now() - interval '1 day'
 
 -- name: forget_revocations
 delete from token_revocation where expires_at < now()
+
+-- name: take_decisions
+select take_decisions($1, $2, to_timestamp($3), to_timestamp($4), $5)
+
+-- name: forget_decisions
+delete from decision_entry where hour < now() - interval '30 days'
+
+-- name: forget_senders
+delete from decision_sender where at < now() - interval '1 day'

@@ -1,4 +1,4 @@
-"""Service: the process `tallygate control`: the API on its listener, and the publisher beside it."""
+"""Service: the process `tallygate control`: the API on its listener, the publisher and the recorder beside it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gateway.config.configuration import GatewayConfig
 from gateway.control.ageing import Ageing
 from gateway.control.api import Api
 from gateway.control.database import CONTROL, PUBLISHER, QUERIES
+from gateway.control.decisions import TAKE_SECONDS, Recorder
 from gateway.control.options import ControlOptions
 from gateway.control.principal import Authentication, bootstrap_token
 from gateway.control.publisher import Publisher
@@ -44,7 +45,7 @@ async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> N
             Database(
                 url, CONTROL, QUERIES, connections=options.connections, statement_timeout=options.deadline
             ) as database,
-            Database(url, PUBLISHER, QUERIES, connections=3, statement_timeout=60.0) as directory,
+            Database(url, PUBLISHER, QUERIES, connections=4, statement_timeout=60.0) as directory,
         ):
             api = Api(
                 database,
@@ -55,9 +56,11 @@ async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> N
                 at_once=options.most_requests,
             )
             ageing = Ageing(clock, options.audit_retention)
+            recorder = Recorder(directory, redis, metrics=metrics, clock=clock)
             publisher = Publisher(directory, redis, ageing, metrics=metrics, clock=clock, batch=options.batch)
             context = await _context(options, background, clock, metrics)
             async with listening(api.application, options.bind, context):
+                background.every(TAKE_SECONDS, recorder.take, "decisions")
                 publishing = background.start(publisher.run(stop), "publisher")
                 await asyncio.wait({publishing})
     finally:

@@ -265,6 +265,23 @@ class AuditEntry(Shape):
     after: dict[str, Any] | None
 
 
+class DecisionEntry(Shape):
+    """What the edge decided, and how often in an hour: refusals, and what was allowed where a route wants that told."""
+
+    id: int
+    organization: str
+    """The caller's; empty where decisions of several were counted together."""
+    consumer: str
+    route: str
+    wanted: str
+    """The permission that was asked for; `others` where there were too many kinds to tell apart."""
+    allowed: bool
+    because: str
+    times: int
+    first_at: Instant
+    last_at: Instant
+
+
 class Identity(Shape):
     """Who asks, as the API sees it."""
 

@@ -9,7 +9,8 @@ from gateway.options import Duration, Options
 
 class DirectoryOptions(Options):
     """Callers that a control plane publishes in Redis. The section, even an empty one, switches it on; without it
-    only the fixed `consumers` are known, and no store is asked.
+    only the fixed `consumers` are known, and no store is asked. What `authorize` refuses is then counted in the audit
+    log of that control plane.
     """
 
     cache: int = Field(default=100_000, ge=1)

@@ -16,6 +16,7 @@ from gateway.clock import Clock
 from gateway.config.composition import ConfigError, compose
 from gateway.config.configuration import GatewayConfig
 from gateway.config.snapshot import read_snapshot
+from gateway.decisions import Decisions
 from gateway.directory.published import CONNECTIONS, Published
 from gateway.edge.control_pipe import (
     Abort,
@@ -144,6 +145,7 @@ async def serve(
     pipe: ControlPipe,
     *,
     redis: Redis,
+    decisions: Decisions,
     published: Published | None,
     metrics: Metrics,
 ) -> None:
@@ -153,12 +155,19 @@ async def serve(
     await usage.start()
     if published is not None:
         await published.start()
+    decisions.start()
     # What was made so far lives as long as the process: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT)
     lasting = Lasting(
-        clock=clock, metrics=metrics, journal=usage.journal, redis=redis, access_log=access_log, published=published
+        clock=clock,
+        metrics=metrics,
+        journal=usage.journal,
+        redis=redis,
+        access_log=access_log,
+        decisions=decisions,
+        published=published,
     )
     edge = Edge(lasting)
     await edge.prepare(start.generation, start.config, start.fingerprint, start.sockets)
@@ -169,6 +178,7 @@ async def serve(
     give_up_at = get_running_loop().time() + deadline
     await edge.stop(deadline)
     await lasting.close()
+    await decisions.stop()
     if published is not None:
         await published.stop()
     await usage.stop(max(_FLUSH_SECONDS, give_up_at - get_running_loop().time()))
@@ -192,7 +202,18 @@ async def run(start: Start, *, metrics_path: Path | None, log_to: int) -> int:
         if config.directory is not None:
             deadline = stores.deadline
             published = Published(config.directory, redis_of_directory, deadline=deadline, clock=clock, metrics=metrics)
-        await serve(start, usage, access_log, pipe, redis=redis_of_requests, published=published, metrics=metrics)
+        # Somebody takes them up where there is a control plane, and the section `directory` says that there is one.
+        decisions = Decisions(redis if config.directory is not None else None, clock, metrics)
+        await serve(
+            start,
+            usage,
+            access_log,
+            pipe,
+            redis=redis_of_requests,
+            decisions=decisions,
+            published=published,
+            metrics=metrics,
+        )
     except (JournalUnusable, BuildFailed) as error:
         pipe.say(Failed(str(error)))
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.clock import Clock
+from gateway.decisions import Decisions
 from gateway.directory.published import Published
 from gateway.downstream.traffic import Traffic
 from gateway.fetch import Fetch
@@ -26,6 +27,7 @@ class Lasting:
         journal: Journal,
         redis: Redis,
         access_log: LineSink,
+        decisions: Decisions,
         published: Published | None = None,
     ) -> None:
         """`redis` is one whose deadline suits requests that wait for it; `published` what a control plane publishes,
@@ -36,6 +38,7 @@ class Lasting:
         self.journal = journal
         self.redis = redis
         self.access_log = access_log
+        self.decisions = decisions
         self.published = published
         self.traffic = Traffic(metrics)
         self.fetch = Fetch()

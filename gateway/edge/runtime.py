@@ -88,6 +88,7 @@ class Runtime:
             background=self._background,
             consumers=self.consumers,
             directory=Directory(self.consumers, lasting.published),
+            decisions=lasting.decisions,
             journal=lasting.journal,
             redis=lasting.redis,
             workers=lasting.workers,

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from gateway.admin.listener import Admin
 from gateway.admin.status import Routes, Status
+from gateway.assumed import Assumed
 from gateway.background import Background
 from gateway.child import Child, ChildFailed
 from gateway.clock import Clock
@@ -157,9 +158,9 @@ class Supervisor:
         """The whole of the node."""
         return await self._overview.status(self.config, *self.readiness())
 
-    def explain(self, method: str, url: str, fields: Sequence[tuple[str, str]]) -> Explanation:
+    def explain(self, method: str, url: str, fields: Sequence[tuple[str, str]], caller: Assumed) -> Explanation:
         """What would become of a request. Raises a Problem if it would be refused before it is routed."""
-        return explain(self.config, request_of(method, url, fields))
+        return explain(self.config, request_of(method, url, fields), caller)
 
     def description(self) -> Description:
         """What the configuration says that is served, without its secrets."""

@@ -132,6 +132,15 @@ class Redis:
         values, reply = await self._calls(commands, self._deadline + block_seconds)
         return list(values), [entry for _, items in reply or () for entry in _entries(stream, items)]
 
+    async def read_oldest(self, stream: str, *, count: int) -> list[Entry]:
+        """Up to `count` entries from the beginning of a stream, whoever was given them."""
+        return _entries(stream, await self._call(("XRANGE", stream, "-", "+", "COUNT", count)))
+
+    async def delete(self, stream: str, identifiers: Sequence[str]) -> None:
+        """Takes entries out of a stream without groups."""
+        if identifiers:
+            await self._call(("XDEL", stream, *identifiers))
+
     async def claim_stale(
         self, stream: str, group: str, consumer: str, *, idle_seconds: float, count: int
     ) -> list[Entry]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from gateway.conditions import Condition
+from gateway.conditions import Condition, parse_condition
 from gateway.exchange import Exchange
 from gateway.facts import Facts
 from gateway.permissions import Decision, Grants
+from plugins.authorize.options import Config
 from plugins.authorize.wanted import Wanted
 
 _CONDITION: Final = "what a condition of this route says"
@@ -16,9 +17,14 @@ _CONDITION: Final = "what a condition of this route says"
 
 
 class Requirement(Protocol):
-    """Something that must hold of an exchange whose consumer is known. What it decides never raises."""
+    """Something that must hold of an exchange whose consumer is known. What it decides never raises.
+
+    `text` is what it is about, for operators; nobody need be known for that.
+    """
 
     def decide(self, exchange: Exchange) -> Decision: ...
+
+    def text(self, exchange: Exchange) -> str: ...
 
 
 class Permitted:
@@ -33,6 +39,9 @@ class Permitted:
             return Decision(self.wanted.text, False, "no permission can say what this request wants", denied=True)
         grants: Grants = exchange.consumer.grants
         return grants.settled.get(wanted) or grants.decide(wanted, Facts.of(exchange))
+
+    def text(self, exchange: Exchange) -> str:
+        return self.wanted.said(exchange)
 
 
 class AnyPermitted:
@@ -51,6 +60,9 @@ class AnyPermitted:
         because = "; ".join(f"{decision.wanted}: {decision.because}" for decision in refused)
         return Decision(" or ".join(decision.wanted for decision in refused), False, because)
 
+    def text(self, exchange: Exchange) -> str:
+        return " or ".join(each.text(exchange) for each in self._each)
+
 
 class HasRole:
     """The caller has one of these roles."""
@@ -63,6 +75,9 @@ class HasRole:
 
     def decide(self, exchange: Exchange) -> Decision:
         return self._no if self._roles.isdisjoint(exchange.consumer.roles) else self._yes
+
+    def text(self, exchange: Exchange) -> str:
+        return self._yes.wanted
 
 
 class HasScopes:
@@ -78,16 +93,37 @@ class HasScopes:
     def decide(self, exchange: Exchange) -> Decision:
         return self._yes if exchange.consumer.scopes >= self._wanted else self._no
 
+    def text(self, exchange: Exchange) -> str:
+        return self._yes.wanted
+
 
 class Meets:
-    """A condition holds."""
+    """A condition holds. What is decided does not quote it."""
 
     def __init__(self, condition: Condition) -> None:
         self._condition = condition
         self._decisions = {
-            holds: Decision(_CONDITION, holds is True, f"{condition}: {because}")
+            holds: Decision(_CONDITION, holds is True, because)
             for holds, because in ((True, "it holds"), (False, "it does not hold"), (None, "a fact is missing"))
         }
 
     def decide(self, exchange: Exchange) -> Decision:
         return self._decisions[self._condition.holds(Facts.of(exchange))]
+
+    def text(self, exchange: Exchange) -> str:
+        return f"the condition {self._condition}"
+
+
+def requirements(config: Config) -> list[Requirement]:
+    """All but the one `permission`, what is cheap to know first."""
+    asked: list[Requirement] = []
+    if config.roles is not None:
+        asked.append(HasRole(config.roles))
+    if config.scopes is not None:
+        asked.append(HasScopes(config.scopes))
+    if config.when is not None:
+        asked.append(Meets(parse_condition(config.when)))
+    asked += (Permitted(Wanted(text, config.actions)) for text in config.all or ())
+    if config.any is not None:
+        asked.append(AnyPermitted([Wanted(text, config.actions) for text in config.any]))
+    return asked

@@ -28,13 +28,13 @@ class Wanted:
     Raises ValueError for a name that there is not, and for text that is never a permission.
     """
 
-    __slots__ = ("_actions", "_form", "_readers", "known", "text")
+    __slots__ = ("_actions", "_form", "_names", "_readers", "known", "text")
 
     def __init__(self, text: str, actions: Mapping[str, str]) -> None:
-        names: list[str] = []
-        self._form, _ = compiled(text, names.append)
+        self._form, names = compiled(text, str)
         check_wanted(self._form % tuple("x" for _ in names))
         self._actions = actions
+        self._names = names
         self._readers = [self._reader(name) for name in names]
         self.text = text
         self.known: dict[str, str] | None = {} if _BY_METHOD.issuperset(names) else None
@@ -57,6 +57,15 @@ class Wanted:
         if self.known is not None and method in METHODS:
             self.known[method] = wanted
         return wanted
+
+    def said(self, exchange: Exchange) -> str:
+        """The same for people: names stand in braces where nobody calls, or where no permission can say it."""
+        if exchange.consumer is not None or _OF_CONSUMER.keys().isdisjoint(self._names):
+            return self.of(exchange) or self.text
+        brought = zip(self._names, self._readers, strict=True)
+        return self._form % tuple(
+            (None if name in _OF_CONSUMER else read(exchange)) or f"{{{name}}}" for name, read in brought
+        )
 
     def _reader(self, name: str) -> Read:
         if name == "method":

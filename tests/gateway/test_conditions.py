@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from copy import copy
 from datetime import UTC, datetime
 
@@ -128,6 +129,8 @@ def test_what_a_condition_says(text: str, holds: bool | None) -> None:
         ("client in roles", "is no network"),
         ("hour('Nowhere/Land') == 1", "unknown time zone 'Nowhere/Land'"),
         ("hour('../../etc/passwd') == 1", "unknown time zone"),
+        ("hour('localtime') == 1", "unknown time zone 'localtime'"),
+        ("hour('posixrules') == 1", "unknown time zone"),
         ("hour(9) == 1", "takes a time zone in quotes"),
         ("user('Europe/Berlin') == 'x'", "only date, hour, weekday take a time zone"),
         ("__import__('os') == 'x'", "only date, hour, weekday"),
@@ -141,6 +144,41 @@ def test_what_a_condition_says(text: str, holds: bool | None) -> None:
 def test_what_is_wrong_is_said_in_a_sentence(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=re.escape(complaint)):
         parse_condition(text)
+
+
+@pytest.mark.parametrize(
+    ("moment", "zone", "hour"),
+    [
+        ("2026-10-25T00:30:00+00:00", "Europe/Berlin", 2),
+        ("2026-10-25T01:30:00+00:00", "Europe/Berlin", 2),  # the same hour again
+        ("2026-10-25T02:30:00+00:00", "Europe/Berlin", 3),
+        ("2026-03-29T00:59:59+00:00", "Europe/Berlin", 1),
+        ("2026-03-29T01:00:00+00:00", "Europe/Berlin", 3),  # there is no hour between
+        ("2026-07-01T00:00:00+00:00", "Asia/Kathmandu", 5),
+        ("2026-07-01T00:00:00+00:00", "Pacific/Kiritimati", 14),
+    ],
+)
+def test_hours_are_those_that_clocks_show(moment: str, zone: str, hour: int) -> None:
+    facts = Facts(micros=int(datetime.fromisoformat(moment).timestamp() * 1_000_000))
+    assert parse_condition(f"hour('{zone}') == {hour}").holds(facts)
+    assert not parse_condition(f"hour('{zone}') != {hour}").holds(facts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["υser == 'x'", "ｕser == 'x'", "user ＝＝ 'x'", "user == “x”", "user\u00a0== 'x'", "hour == ٣", "hour == ９"],
+)
+def test_what_looks_alike_is_not_the_same(text: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot be read|unknown fact"):
+        parse_condition(text)
+
+
+@pytest.mark.parametrize("text", ["user == 'x' " + "and user == 'x' " * 30, "(" * 15 + "user == 'x'" + ")" * 15])
+def test_what_is_long_or_deep_is_read_quickly_or_refused(text: str) -> None:
+    began = time.perf_counter()
+    for _ in range(100):
+        parse_condition(text[:LONGEST].rpartition(" and")[0] or text)
+    assert time.perf_counter() - began < 2
 
 
 def test_a_caller_without_a_user_is_nobodys_equal() -> None:

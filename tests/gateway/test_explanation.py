@@ -101,7 +101,8 @@ def test_what_depends_on_who_calls_is_not_made_up(config: GatewayConfig) -> None
     found = explained(config, "GET", "/mine")
     (_, rewrite) = found.plugins
     assert rewrite.target is None
-    assert rewrite.unknown == "This needs a consumer in the request, and there is none."
+    assert rewrite.says == ["the target is not known: This needs a consumer in the request, and there is none."]
+    assert (rewrite.refusal, found.status) == (None, 0)
     assert found.upstreams[0].host == "the target's own"
 
 

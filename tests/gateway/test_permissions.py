@@ -66,7 +66,11 @@ def test_what_is_none_either(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["books:*", "*", "!a:b", "a:b if hour < 3", "a", "", "a:b:c", "x" * LONGEST_WANTED + ":b"]
+    "text",
+    [
+        *("books:*", "*", "!a:b", "a:b if hour < 3", "a", "", "a:b:c", "x" * LONGEST_WANTED + ":b"),
+        *("books/..:read", "books/../users:read", "./books:read", "books/.:read", "books:..", "books:../read", "..:.."),
+    ],
 )
 def test_what_nobody_can_want(text: str) -> None:
     with pytest.raises(ValueError, match="not one permission"):
@@ -116,6 +120,17 @@ def test_an_unreadable_grant_grants_nothing_and_an_unreadable_denial_denies_all(
             assert not denying.decide("books:read").allowed
             assert not denying.decide("a:b").allowed
     assert len(caplog.records) == 3, "each text is logged once"
+
+
+@pytest.mark.parametrize("mark", ["！", "ǃ", "\u200b!", "\ufeff!", " !", "\t!", "¡", "'!", "not ", "-!", "﹗", "❗"])
+def test_what_looks_like_a_denial_is_one(mark: str) -> None:
+    allowed = Grants(["*", f"{mark}books:delete"]).decide("books:delete").allowed
+    assert allowed is (mark in ("not ", "-!")), "what begins as a grant could is taken for one"
+
+
+@pytest.mark.parametrize("text", ["books/.hidden:read", "books/..x:read", "books/x..:read", "books/...:read"])
+def test_dots_may_stand_in_names(text: str) -> None:
+    assert Grants(["books/*:read"]).decide(text).allowed
 
 
 def test_equal_permissions_share_what_was_made_of_them() -> None:

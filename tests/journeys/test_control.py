@@ -71,8 +71,17 @@ async def test_a_key_from_its_making_to_its_end(system: System):
     assert await every_process_says(200, "/json")
     assert await statuses(system, key[:-1] + ("0" if key[-1] != "0" else "1"), "/json") == {401}
 
+    async def each_is_in_the_audit_log() -> bool:
+        said = json.loads(await run(system, "audit", "decisions", "--org", "shop", "--json"))
+        return [(entry["wanted"], entry["allowed"], entry["times"]) for entry in said] == [
+            ("books:create", False, 8 * PROCESSES)
+        ]
+
+    await until(each_is_in_the_audit_log)
     await run(system, "role", "set", "--org", "shop", "reader", "--permissions", "books:*")
-    await until(lambda: every_process_says(200, method="POST"))
+    assert await until(lambda: every_process_says(200, method="POST")) < 1.0
+    await run(system, "role", "set", "--org", "shop", "reader", "--permissions", "books:*,!books:create")
+    assert await until(lambda: every_process_says(403, method="POST")) < 1.0
 
     async def is_booked() -> bool:
         rows = await system.query("select distinct key from usage_event where organization = 'shop'")

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.clock import Clock
 from gateway.consumers import Consumer
-from gateway.exchange import Exchange, Request
+from gateway.exchange import Request
 from plugins.access_log import AccessLog
 from plugins.authorize import Authorize, Config
 from tests.fixtures.callers import Known, caller
@@ -139,21 +138,6 @@ async def test_permissions_that_cannot_be_read_are_counted(stage: Stage) -> None
         "tallygate_authorize_unreadable_total", "Decisions about callers with a permission that cannot be read."
     )
     assert count.value == 2
-
-
-def test_an_explanation_says_each_thing(stage: Stage) -> None:
-    plugin = stage.make(
-        Authorize, permission="books:{action}", roles=["admin"], when="hour < 24", external={"upstream": "opa"}
-    )
-    assert isinstance(plugin, Authorize)
-    exchange = Exchange(ask(), Clock())
-    exchange.consumer = caller("books:*")
-    assert plugin.explain(exchange) == [
-        "role admin: refused, the caller has it not",
-        "what a condition of this route says: allowed, hour < 24: it holds",
-        "books:read: allowed, books:* grants it",
-        "upstream opa decides; without its answer: deny",
-    ]
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,16 @@ async def test_what_is_no_question_is_refused(stage: Stage, document: Any) -> No
     assert json.loads(played.body)["type"].endswith("/bad-request")
 
 
+async def test_hundreds_of_conditions_hold_nobody_up(stage: Stage) -> None:
+    ann = caller(*(f"*:* if resource.r{number} == 'x' and resource.y == 'z'" for number in range(500)))
+    late: list[float] = []
+    stage.services.background.measure_lag(late.append, 0.001)
+    played = await asked(stage, {"questions": [{"permission": f"a/{number}:b"} for number in range(100)]}, ann)
+    assert [answer["allowed"] for answer in json.loads(played.body)["answers"]] == [False] * 100
+    await stage.services.background.stop()
+    assert len(late) >= 20, "the loop had turns meanwhile"
+
+
 async def test_who_is_not_known_gets_no_answer(stage: Stage) -> None:
     assert (await asked(stage, {"permission": "books:read"}, consumer=None)).response.status == 401
 

@@ -118,7 +118,14 @@ async def test_no_spelling_of_a_method_makes_it_another(stage: Stage, method: st
     assert heard == b""
 
 
-@pytest.mark.parametrize("field", ["X-HTTP-Method-Override", "x-http-method", "X-METHOD-OVERRIDE"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("X-HTTP-Method-Override", "x-http-method", "X-METHOD-OVERRIDE"),
+        # To CGI, WSGI and the like these are the same.
+        *("X_HTTP_Method_Override", "x-http_method-override", "X_METHOD-OVERRIDE", "x_http_method"),
+    ],
+)
 async def test_a_method_in_a_field_is_passed_on_only_if_it_may(stage: Stage, field: str) -> None:
     request = head("/books/7", "POST", f"{field}: DELETE", "Content-Length: 0")
     for options in ({"permission": "books:{action}"}, {"when": "method != 'DELETE'"}):

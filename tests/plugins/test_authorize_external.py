@@ -82,6 +82,14 @@ async def asking(
         ('{"result": {}}', 403),
         ("{}", 403),  # OPA's answer where no rule says anything
         ('{"result": "true"}', 503),
+        ('{"result": null}', 503),
+        ('{"result": [true]}', 503),
+        ('{"Result": true}', 403),
+        ('{"result": {"Allow": true}}', 403),
+        ('{"result": {"allow": true, "reason": 7}}', 503),
+        ('{"result": true} {"result": true}', 503),
+        ('{"result": ' + "[" * 5000, 503),
+        ('[{"result": true}]', 503),
         ('{"result": 1}', 503),
         ('{"result": {"allow": "yes"}}', 503),
         ("true", 503),
@@ -93,6 +101,45 @@ async def asking(
 async def test_what_an_answer_means(stage: Stage, document: str, status: int) -> None:
     async with asking(stage, reply(document)) as asked:
         assert await asked.status() == status
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply("", "302 Found\r\nLocation: /v1/data/other"),
+        reply('{"result": true}', "201 Created"),
+        reply('{"result": true}', "403 Forbidden"),
+        reply('{"result": true}', "500 Oops"),
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"result": true}',
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n",
+    ],
+    ids=["302", "201", "403", "500", "204", "cut", "endless"],
+)
+async def test_only_a_whole_answer_of_success_counts_and_none_is_remembered(stage: Stage, answer: bytes) -> None:
+    async with asking(stage, answer, timeout="200ms") as asked:
+        assert await asked.status("*") == 503
+        assert await eventually(lambda: asked.count("failed") == 1)
+        asked.target.answers = [YES]
+        assert await asked.status("*") == 200
+    assert len(asked.questions) == 2
+    assert b"/v1/data/other" not in asked.target.text, "a redirect is not followed"
+
+
+async def test_no_fact_of_one_caller_reads_as_those_of_another(stage: Stage) -> None:
+    callers = [
+        {"user": 'root","x":"'},
+        {"user": "root"},
+        {"user": "a", "roles": frozenset({"b", "c"})},
+        {"user": "a", "roles": frozenset({'b","c'})},
+        {"user": "a", "roles": frozenset({"b"}), "scopes": frozenset({"c"})},
+        {"user": "a", "attributes": {"roles": "b"}},
+    ]
+    async with asking(stage, YES, facts=["user", "roles", "scopes", "attributes"]) as asked:
+        for facts in callers:
+            assert await asked.status(**facts) == 200
+    assert len(asked.questions) == len(callers)
+    assert asked.count("remembered") == 0
 
 
 async def test_what_is_asked(stage: Stage) -> None:
@@ -228,9 +275,11 @@ async def test_what_the_own_permissions_deny_is_not_asked(stage: Stage) -> None:
 
 
 async def test_it_may_decide_alone(stage: Stage) -> None:
-    async with asking(stage, YES, NO, permission=None, ttl="0s") as asked:
+    async with asking(stage, YES, NO, NO, permission=None, ttl="0s") as asked:
         assert [await asked.status(), await asked.status()] == [200, 403]
         assert asked.questions[0]["permission"] == ""
+        refused = json.loads((await asked.play()).body)
+        assert refused["detail"] == "This needs what a policy service allows."
 
 
 async def test_trouble_is_logged_once_and_so_is_its_end(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.admin.listener import Admin
 from gateway.admin.options import AdminOptions
+from gateway.assumed import Assumed
 from gateway.explanation import Explanation
 from gateway.exposition import Exposition
 from tests.fixtures.operated import Served, served
@@ -64,7 +65,9 @@ async def test_status_is_what_the_page_shows(served: Served) -> None:
 async def test_an_explanation(served: Served) -> None:
     status, _, body = await served.ask("/explain?method=PUT&url=/books/1?a%3Db&header=Host:%20a&header=x-a:b")
     assert (status, msgspec.json.decode(body, type=Explanation)) == (200, served.node.explanation)
-    assert served.node.explained == ("PUT", "/books/1?a=b", [("Host", "a"), ("x-a", "b")])
+    assert served.node.explained == ("PUT", "/books/1?a=b", [("Host", "a"), ("x-a", "b")], Assumed())
+    await served.ask("/explain?url=/&name=bob&roles=a&roles=b&client=192.0.2.7")
+    assert served.node.explained == ("GET", "/", [], Assumed(name="bob", roles=("a", "b"), client="192.0.2.7"))
     status, _, body = await served.ask("/explain")
     assert (status, json.loads(body)["type"].rpartition("/")[2]) == (400, "bad-request")
 

@@ -137,10 +137,12 @@ def test_a_customer_from_first_to_last(
     )
     assert " if organization in " in printed(capsys, "key", "show", "--org", "acme", "k1")
     assert " if " not in printed(capsys, "key", "set", "--org", "acme", "k1", "--permissions", "null")
-    head, *lines = printed(capsys, "audit", "--org", "acme", "--most", "2").splitlines()
-    assert head.split() == ["at", "actor", "action", "kind", "organization", "name"]
-    assert [line.split()[1:] for line in lines] == [["bootstrap", "change", "api_key", "acme", "k1"]] * 2
-    assert json.loads(printed(capsys, "audit", "--most", "1", "--json"))[0]["after"]["permissions"] is None
+    changes = printed(capsys, "audit", "changes", "--limit", "1").splitlines()
+    assert changes[0].split() == ["at", "actor", "organization", "kind", "name", "action", "request"]
+    assert changes[1].split()[2:6] == ["acme", "api_key", "k1", "change"]
+    assert len(changes) == 2
+    assert json.loads(printed(capsys, "audit", "changes", "--org", "acme", "--json", "--limit", "1"))[0]["after"]
+    assert printed(capsys, "audit", "decisions", "--org", "acme") == "no decisions\n"
 
     token = Path("secret/token")
     assert token.stat().st_mode & 0o777 == 0o600

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.assumed import Assumed
 from gateway.cli.main import main
 from gateway.config.composition import load
 from gateway.explanation import explain, request_of
@@ -99,6 +100,48 @@ def test_a_request_that_is_none(file: Path, capsys: pytest.CaptureFixture[str]) 
         with pytest.raises(SystemExit) as senseless:
             main(["explain", "GET", "/", *wrong])
         assert senseless.value.code == 2
+
+
+GUARDED = """\
+listeners: [{bind: "127.0.0.1:8080"}]
+admin: {bind: "127.0.0.1:%d"}
+upstreams: {demo: {targets: ["http://127.0.0.1:9001"]}}
+consumers: [{name: robot, organization: acme, permissions: ["books:read"]}]
+routes:
+  - name: books
+    match: {path: /books}
+    upstream: demo
+    plugins: [key_auth: , authorize: {permission: "books:{action}"}]
+"""
+
+
+def test_a_caller_who_is_assumed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(GUARDED % 9090)
+    assert main(["explain", "GET", "/books"]) == 0
+    assert "    needs books:read\n" in capsys.readouterr().out
+    assert main(["explain", "GET", "/books", "--as", "robot"]) == 0
+    printed = capsys.readouterr().out
+    assert "    books:read: allowed, books:read grants it\n" in printed
+    assert "upstream demo" in printed
+    assert main(["explain", "PUT", "/books", "--as", "robot"]) == 1
+    printed = capsys.readouterr().out
+    assert "    books:update: refused, nothing grants it\n    refuses: 403 This needs books:update.\n" in printed
+    assert printed.endswith("refused: 403 The caller is known, and may not do this; no upstream is called\n")
+    described = ["--organization", "x", "--permission", "books:*", "--permission", "!books:delete"]
+    assert main(["explain", "PUT", "/books", *described]) == 0
+    assert main(["explain", "DELETE", "/books", *described]) == 1
+    assert main(["explain", "GET", "/books", "--as", "robto"]) == 2
+    assert 'did you mean "robot"?' in capsys.readouterr().err
+
+
+def test_a_running_gateway_is_told_who_calls(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("gateway.yaml").write_text(GUARDED % running.port)
+    caller = Assumed(name="robot", roles=("a", "b"))
+    found = explain(load("gateway.yaml", {}), request_of("PUT", "/books", []), caller)
+    running.document = msgspec.to_builtins(found)
+    assert main(["explain", "PUT", "/books", "--as", "robot", "--role", "a", "--role", "b", "--running"]) == 1
+    assert "refuses: 403" in capsys.readouterr().out
+    assert running.asked == ["GET /explain?method=PUT&url=%2Fbooks&name=robot&roles=a&roles=b"]
 
 
 def test_a_running_gateway_is_asked(running: Running, capsys: pytest.CaptureFixture[str]) -> None:

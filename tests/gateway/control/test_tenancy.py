@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -31,11 +32,14 @@ OF_AN_ORGANIZATION = (
 
 
 @pytest.fixture
-async def victim(client: Client) -> Client:
+async def victim(client: Client, database_url: str) -> Client:
     """An organization with one of everything."""
     victim = await tenant(client, "victim", title=MARK)
     for collection, members in OF_AN_ORGANIZATION:
         await victim.make(f"/v1/organizations/victim/{collection}", **members)
+    decision = {"organization": "victim", "consumer": MARK, "route": MARK, "wanted": MARK, "because": MARK}
+    entries = json.dumps([decision | {"allowed": False, "times": 1}])
+    await fetch(database_url, f"select take_decisions('edge', 1, now(), now(), '{entries}')")
     await client.make("/v1/revocations", name=MARK, kind="jti", token=MARK, expires_at="2030-01-01T00:00:00Z")
     return victim
 
@@ -244,7 +248,8 @@ class TestInTheDatabase:
 
     async def test_every_table_of_the_control_plane_is_forced(self, database_url: str) -> None:
         forced = "select relname from pg_class where relrowsecurity and relforcerowsecurity order by 1"
-        made_here = re.findall(r"create table (\w+)", schema_files()["control/0001_directory.sql"])
+        ours = "".join(text for name, text in schema_files().items() if name.startswith("control/"))
+        made_here = re.findall(r"create table (\w+)", ours)
         assert [row[0] for row in await fetch(database_url, forced)] == sorted(made_here)
 
     async def test_without_a_tenant_nothing_is_there(self, victim: Client, database_url: str) -> None:
@@ -260,7 +265,7 @@ class TestInTheDatabase:
                     name = "name" if table == "organization" else "organization"
                     where = f"from {table} where {name} = 'victim'"
                     assert await connection.raw.fetchval(f"select count(*) {where}") == 0, table
-                    if table not in ("audit_entry", "api_key"):
+                    if table not in ("audit_entry", "api_key", "decision_entry"):
                         assert await connection.raw.execute(f"delete {where}") == "DELETE 0"
                 assert await connection.raw.execute("update api_key set title = 'x'") == "UPDATE 0"
                 assert await connection.raw.execute("update role set organization = 'attacker'") == "UPDATE 0"
@@ -272,6 +277,8 @@ class TestInTheDatabase:
                 "insert into organization (name, title, operator, disabled) values ('root', '', false, false)",
                 "insert into global_role (name, title, permissions) values ('x', '', '{}')",
                 "insert into audit_entry (actor, request, kind, name, action) values ('x', '', '', '', 'create')",
+                "delete from decision_entry",
+                "select take_decisions('x', 1, now(), now(), '[]')",
             ):
                 async with acting_for(database, "attacker") as connection:
                     await refused(connection, planted)

@@ -1,0 +1,28 @@
+"""What a chain costs: the benchmark measures plugins that do their work, and says so where they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import chain
+from gateway.problem import PermissionDenied
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "ROUNDS", 3)
+    monkeypatch.setattr(chain, "REQUESTS", 50)
+    monkeypatch.setattr(chain, "PUBLISHED", 10)
+
+
+async def test_plugins_cost_something(tmp_path: Path) -> None:
+    found = await chain.measure(tmp_path)
+    assert 0 < found["nothing"] < found["key_auth"] < found["key_auth, authorize"]
+
+
+async def test_a_caller_who_may_not_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(chain._OPTIONS, "authorize", {"permission": "cars:{action}"})
+    with pytest.raises(PermissionDenied):
+        await chain.measure(tmp_path)
