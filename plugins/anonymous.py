@@ -64,7 +64,8 @@ class Anonymous(Authenticator[Config]):
         )
 
     def inherit(self, previous: Anonymous) -> None:
-        self._known = previous._known
+        if previous._anybody.permissions == self._anybody.permissions:  # roles may say something else by now
+            self._known = previous._known
 
     async def start(self) -> None:
         self._known.retain()

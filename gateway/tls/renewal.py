@@ -55,7 +55,7 @@ class Renewal:
         )
         self._success = metrics.gauge(
             "tallygate_tls_certificate_reload_success",
-            "Whether the certificate files of this listener or upstream could be used when they last changed: 1 or 0.",
+            "Whether the files of this listener, upstream or issuer could be used when they last changed: 1 or 0.",
             ("owner",),
         ).labels(owner)
         self._usable = True

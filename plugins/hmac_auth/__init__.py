@@ -48,7 +48,8 @@ class Config(PluginConfig):
     """How far the client's clock may be ahead of ours."""
     nonce: bool = True
     """Every signature has a `nonce` of at least 8 characters and counts once; that takes one trip to the store for each
-    request. Without, whoever has seen a request can repeat it for `max_age`."""
+    request. Without, whoever has seen a request can repeat it for `max_age`; so can he, once in each other process,
+    when the store has lost what it knew."""
     max_body: Size = Field(default=2**20, ge=0, le=64 * 2**20)
     """The largest body; it is read whole and checked before any of it goes on. A larger one is refused (413)."""
     forward: bool = False

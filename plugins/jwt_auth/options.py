@@ -107,7 +107,8 @@ class CacheOptions(Options):
     """What is remembered of tokens, in each process, by their SHA-256."""
 
     verified: int = Field(default=10_000, ge=1, le=1_000_000)
-    """Tokens that were verified; about 2 KiB each. The one not seen for longest makes room."""
+    """Tokens that were verified; about 2 KiB each. The one not seen for longest makes room. As many that other issuers
+    made are known again by their digest alone."""
     lifetime: Duration = Field(default=300.0, gt=0)
     """How long a verified token is remembered; never longer than it is valid, or than its key is."""
     refused: int = Field(default=1_000, ge=1, le=100_000)

@@ -88,6 +88,20 @@ routes:
     loaded(text.replace(", readr", ""))
 
 
+async def test_a_reload_that_takes_a_permission_from_a_role_takes_it_from_strangers_at_once(stage: Stage):
+    def guest(**roles: list[str]) -> Anonymous:
+        services = replace(stage.services, consumers=Consumers(roles=roles))
+        return Anonymous(Anonymous.config_type.model_validate({"organization": "o", "roles": ["r"]}), services)  # type: ignore[arg-type]
+
+    before, same, less = guest(r=["books:*"]), guest(r=["books:*"]), guest(r=["books:read"])
+    consumer = (await stage.play(before, request=calling_from("192.0.2.1"))).exchange.consumer
+    for heir, permissions in ((same, ("books:*",)), (less, ("books:read",))):
+        heir.inherit(before)
+        again = (await stage.play(heir, request=calling_from("192.0.2.1"))).exchange.consumer
+        assert again.permissions == permissions
+        assert (again is consumer) == (heir is same)
+
+
 # Attacks
 
 

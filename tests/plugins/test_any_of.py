@@ -19,11 +19,12 @@ from plugins.anonymous import Anonymous
 from plugins.any_of import AnyOf
 from plugins.basic_auth import BasicAuth
 from plugins.key_auth import KeyAuth
+from tests.fixtures.certificates import Authority, authority
 from tests.fixtures.configuration import here
 from tests.fixtures.lasting import lasting_in
 from tests.play import KEY, Played, Stage, ask
 
-__all__ = ["here"]
+__all__ = ["authority", "here"]
 
 GUEST = {"organization": "public"}
 
@@ -132,8 +133,9 @@ routes:
 """
 
 
-def loaded(*lines: str) -> Any:
-    Path("gateway.yaml").write_text(TEXT + "".join(f"            - {line}\n" for line in lines))
+def loaded(*lines: str, listener: str = "") -> Any:
+    text = TEXT.replace(":8080", f":8080{listener}")
+    Path("gateway.yaml").write_text(text + "".join(f"            - {line}\n" for line in lines))
     return load("gateway.yaml", {"SECRET": "hunter2"})
 
 
@@ -215,6 +217,20 @@ def test_letting_strangers_in_takes_authentication_away(here: Path) -> None:
     guarded, opened = describe(loaded("key_auth:")), describe(loaded("key_auth:", "anonymous: {organization: o}"))
     assert guarded["route one"]["guarded by authentication"] == "any_of"
     assert "! route one: authentication removed (it was any_of)" in map(str, differences(guarded, opened))
+
+
+async def test_what_one_part_alone_can_know_is_believed_of_nobody(
+    here: Path, tmp_path: Path, authority: Authority
+) -> None:
+    shown = authority.issue("localhost", ["localhost"])
+    tls = f", tls: {{certificate: {shown.certificate}, key: {shown.key}, client_ca: {authority.path}}}"
+    async with lasting_in(tmp_path / "journal") as lasting:
+        runtime = await Runtime.build(loaded("anonymous: {organization: o}", "mtls_auth:", listener=tls), lasting)
+        plugin = next(placed.plugin for placed in runtime._plugins.values() if isinstance(placed.plugin, AnyOf))
+        exchange = Exchange(ask(client_cert="x", x_other="y"), lasting.clock)
+        assert plugin.authenticate(exchange).name == "anonymous"  # type: ignore[union-attr]
+        assert list(exchange.request.headers) == ["x-other"]
+        await runtime.stop(list)
 
 
 async def test_its_parts_begin_end_and_inherit_like_any_plugin(here: Path, tmp_path: Path) -> None:
