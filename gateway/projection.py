@@ -141,6 +141,12 @@ def bucket_of(digest: bytes) -> int:
     return digest[0] << 4 | digest[1] >> 4
 
 
+def bounds_of(number: int) -> tuple[bytes, bytes]:
+    """The least SHA-256 of a hash, and that of the next one; empty behind the last."""
+    least, following = ((each << 4).to_bytes(3)[-2:].ljust(32, b"\0") for each in (number, number + 1))
+    return least, following if number + 1 < BUCKETS else b""
+
+
 LOOK_UP: Final = """
 local state = redis.call('HMGET', KEYS[2], 'complete', 'generation', 'sequence')
 local held = redis.call('HGET', KEYS[1], '#')
@@ -213,6 +219,20 @@ return 1
 
 Keys: `STATE`, then hashes. Arguments: the generation that is being written; for each hash the number of its fields,
 then each field and value. Returns 0, and nothing is done, where another generation is being written by now.
+"""
+
+REPAIR: Final = """
+local state = redis.call('HMGET', KEYS[1], 'generation', 'complete', 'sequence')
+if state[1] ~= ARGV[1] or state[2] ~= '1' or state[3] ~= ARGV[2] then return 0 end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], '#', string.format('%d', (#ARGV - 2) / 2))
+for at = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1]) end
+return 1
+"""
+"""Script: writes one hash anew that lost something, while all others hold.
+
+Keys: `STATE`, the hash. Arguments: generation, sequence, then each field and value. Returns 0, and nothing is done,
+where the state is another one: somebody else has published since.
 """
 
 FINISH: Final = """

@@ -74,7 +74,7 @@ ORGANIZATIONS: Final = Collection(
 _SECRETS: Final = """(
   select coalesce(json_agg(
     json_build_object('prefix', s.prefix, 'created_at', s.created_at, 'expires_at', s.expires_at)
-    order by s.created_at desc
+    order by s.expires_at is null desc, s.created_at desc
   ), '[]')
   from api_secret as s where s.organization = t.organization and s.key = t.name
 )"""

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 from gateway import projection
 from gateway.clock import Clock
 from gateway.control.ageing import Ageing
-from gateway.control.projecting import CHECKED_AT_ONCE, Lost, Place, damaged, project
+from gateway.control.projecting import CHECKED_AT_ONCE, Lost, Place, project, repair
 from gateway.control.records import Roles, key_record, organization_record
 from gateway.metrics import Metrics
 from gateway.postgres import Connection, Database, DatabaseUnavailable, Retry, Row
@@ -69,6 +69,9 @@ class Publisher:
         self._projections = metrics.counter(
             "tallygate_control_projections_total", "Times that everything was written to Redis anew."
         )
+        self._repairs = metrics.counter(
+            "tallygate_control_repairs_total", "Hashes in Redis that had lost something and were written anew."
+        )
         self._failures = metrics.counter(
             "tallygate_control_publishing_failures_total", "Times that publishing had to be tried again.", ("store",)
         )
@@ -109,7 +112,7 @@ class Publisher:
             self._wake.clear()
             rows = await self._waiting(session)
             try:
-                await self._look()
+                await self._look(session)
                 while rows:
                     async with session.atomic():
                         await self._publish_rows(session, rows)
@@ -134,11 +137,11 @@ class Publisher:
             raise StoreUnavailable("Redis lost what was being written anew") from None
         self._projections.inc()
 
-    async def _look(self) -> None:
+    async def _look(self, session: Connection) -> None:
         """Whether Redis holds what was published last. Raises Lost.
 
         It may be ahead: we were cut off before we could note it, and shall repeat it. Some of the hashes are looked at
-        in turn, in case the server was told to evict what it should not.
+        in turn, and repaired, in case the server was told to evict what it should not.
         """
         fields = ["generation", "complete", "sequence"]
         generation, complete, sequence = await self._redis.hash_values(projection.STATE, fields)
@@ -146,8 +149,7 @@ class Publisher:
         if complete != b"1" or there.generation != self._place.generation or there.sequence < self._place.sequence:
             raise Lost
         self._place = there
-        if await damaged(self._redis, self._bucket):
-            raise Lost
+        self._repairs.inc(await repair(session, self._redis, self._place, self._bucket))
         self._bucket = (self._bucket + CHECKED_AT_ONCE) % projection.BUCKETS
 
     async def _publish_rows(self, session: Connection, rows: list[Row]) -> None:

@@ -60,9 +60,10 @@ select name from api_key
 where organization = $1 and name = $2 and revoked_at is null and (expires_at is null or expires_at > now()) for update
 
 -- name: end_older_secrets
--- Of the secrets before a rotation the newest lives on for its grace, the others end.
+-- Of the secrets before a rotation the one that was current lives on for its grace, the others end. Which one that was
+-- no clock says: two rotations may wait for each other, and a clock may be set back.
 with older as (
-  select digest, row_number() over (order by created_at desc) as place
+  select digest, row_number() over (order by expires_at is null desc, created_at desc) as place
   from api_secret where organization = $1 and key = $2
 ), ended as (
   delete from api_secret using older where api_secret.digest = older.digest and (older.place > 1 or $3 <= 0)
@@ -164,6 +165,17 @@ left join subscription on subscription.organization = organization.name and subs
 -- name: organizations
 {organization}
 where organization.name = any ($1::text[])
+
+-- name: secrets_between
+-- As all of them, of one hash: from $1 on, and before $2 unless that is empty.
+{secret}
+where digest >= $1 and (digest < $2 or $2 = '')
+  and coalesce(revoked_at, expires_at, extract(epoch from now())) > extract(epoch from now() - interval '30 days')
+
+-- name: organizations_between
+{organization}
+where sha256(convert_to(organization.name, 'UTF8')) >= $1
+  and (sha256(convert_to(organization.name, 'UTF8')) < $2 or $2 = '')
 
 -- name: all_organizations
 -- In the order of the SHA-256 of their names.

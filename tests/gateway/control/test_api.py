@@ -264,6 +264,18 @@ class TestKeys:
             assert len(told.document["secrets"]) == working
         assert (await acme.get(path)).document["version"] == 4
 
+    async def test_no_clock_says_which_secret_is_the_current_one(self, acme: Client, database_url: str) -> None:
+        """Rotations that waited for each other, or a clock that was set back."""
+        await acme.make(f"{HOME}/keys", name="k")
+        current = (await acme.ask("POST", f"{HOME}/keys/k/rotate", {})).document["secret"]
+        early = f"update api_secret set created_at = '2020-01-01' where prefix = '{current[:12]}'"
+        await run_sql(database_url, early)
+        newest = (await acme.ask("POST", f"{HOME}/keys/k/rotate", {})).document["secret"]
+        for secret in (current, newest):
+            assert (await acme.as_(secret).get("/v1/identity")).status == 200
+        shown = (await acme.get(f"{HOME}/keys/k")).document["secrets"]
+        assert [each["prefix"] for each in shown] == [newest[:12], current[:12]]
+
     async def test_a_grace_ends(self, acme: Client) -> None:
         admin = await tenant(acme, "other")
         assert (await acme.ask("POST", "/v1/organizations/other/keys/admin/rotate", {"grace_seconds": 1})).status == 200

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from gateway import projection
+from gateway.clock import Clock
 from gateway.control import projecting, publisher
+from gateway.control.database import PUBLISHER, QUERIES
 from gateway.keys import digest
-from gateway.postgres import Connection, DatabaseUnavailable
+from gateway.postgres import Connection, Database, DatabaseUnavailable
+from gateway.projection import KeyRecord
 from gateway.stores.redis import Redis
 from gateway.stores.store import StoreUnavailable
 from tests.fixtures.control import Client
@@ -28,7 +31,7 @@ HOME = "/v1/organizations/acme"
         "return redis.call('DEL', 'tallygate:{directory}:state')",
         "return redis.call('HSET', 'tallygate:{directory}:state', 'generation', 'another')",
         "return redis.call('HSET', 'tallygate:{directory}:state', 'sequence', '0')",
-        "return redis.call('HDEL', 'tallygate:{directory}:revoked', '#')",
+        "for n = 0, 4095 do redis.call('DEL', string.format('tallygate:{directory}:keys:%03x', n)) end return 1",
     ],
 )
 async def test_a_store_that_lost_something_is_written_anew_within_a_second(
@@ -48,16 +51,62 @@ async def test_a_store_that_lost_something_is_written_anew_within_a_second(
         assert is_record(await edge.key(secret))
 
 
-async def test_a_hash_that_was_evicted_is_found_in_time(
+async def test_a_hash_that_was_evicted_is_repaired(
     acme: Client, database_url: str, redis: Redis, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With all that was in it, and nothing else is in doubt meanwhile: the generation stays, and nobody is told."""
     monkeypatch.setattr(publisher, "_LOOK_SECONDS", 0.01)
+    await acme.make("/v1/revocations", kind="jti", token="t", expires_at="2099-01-01T00:00:00Z")
+    secret = (await acme.make(f"{HOME}/keys", name="k", roles=["reader"]))["secret"]
+    async with publishing(database_url, redis):
+        await edge.until(lambda: edge.key(secret), is_record)
+        before, state = await everything(redis), await redis.hash_read(projection.STATE)
+        for key in (
+            projection.keys_key(digest(secret)),
+            projection.organizations_key(projection.name_digest("acme")),
+            projection.REVOKED,
+            projection.keys_bucket(4095),
+        ):
+            for harm in ("return redis.call('DEL', KEYS[1])", "return redis.call('HSET', KEYS[1], '#', 77)"):
+                await redis.run(harm, [key])
+                await edge.until(lambda: everything_whole(redis), bool, 20)
+        assert await everything(redis) == before
+        assert await edge.revoked("jti:t") is not UNKNOWN
+        assert await redis.hash_read(projection.STATE) == state
+
+
+async def test_who_lost_the_right_to_publish_repairs_nothing(
+    acme: Client, database_url: str, redis: Redis, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it read is older than what somebody else has published since."""
     secret = (await acme.make(f"{HOME}/keys", name="k"))["secret"]
     async with publishing(database_url, redis):
         await edge.until(lambda: edge.key(secret), is_record)
-        await redis.run("return redis.call('DEL', KEYS[1])", [projection.keys_key(digest(secret))])
-        assert await edge.key(secret) is UNKNOWN
-        await edge.until(lambda: edge.key(secret), is_record, 20)
+    key = projection.keys_key(digest(secret))
+    state = await redis.hash_read(projection.STATE)
+    late = [state["generation"], int(state["sequence"]), digest(secret), b"{}"]
+    async with publishing(database_url, redis):
+        await acme.ask("POST", f"{HOME}/keys/k/revoke")
+        await edge.until(lambda: edge.key(secret), lambda found: found.revoked_at is not None)
+    assert await redis.run(projection.REPAIR, [projection.STATE, key], late) == 0
+    found = await edge.key(secret)
+    assert isinstance(found, KeyRecord)
+    assert found.revoked_at is not None
+
+
+async def test_who_lost_the_right_to_publish_begins_nothing_anew(
+    acme: Client, database_url: str, redis: Redis, edge: Edge
+) -> None:
+    """A publisher whose connection was cut must not take what is published out of service."""
+    async with publishing(database_url, redis):
+        await edge.until(lambda: edge.organization("acme"), is_record)
+    state = await redis.hash_read(projection.STATE)
+    async with Database(database_url, PUBLISHER, QUERIES) as database, database.session() as session:
+        pid = await session.raw.fetchval("select pg_backend_pid()")
+        await run_sql(database_url, f"select pg_terminate_backend({pid})")
+        with pytest.raises(DatabaseUnavailable):
+            await projecting.project(session, redis, Clock(), 10)
+    assert await redis.hash_read(projection.STATE) == state
 
 
 async def test_a_store_that_was_away_gets_what_it_missed(
@@ -190,6 +239,20 @@ async def test_writing_all_anew_leaves_what_publishing_left(
         await edge.until(lambda: edge.key(last), is_record)
         assert await everything(redis) == published
     assert sum(len(fields) - 1 for key, fields in published.items() if ":keys:" in key) == 14
+
+
+async def everything_whole(redis: Redis) -> bool:
+    """Whether each hash holds what it says."""
+    names = [
+        name(number) for name in (projection.keys_bucket, projection.organizations_bucket) for number in range(4096)
+    ]
+    script = """
+    for _, key in ipairs(KEYS) do
+      if redis.call('HLEN', key) ~= tonumber(redis.call('HGET', key, '#') or -2) + 1 then return 0 end
+    end
+    return 1
+    """
+    return bool(await redis.run(script, [*names, projection.REVOKED]))
 
 
 async def everything(redis: Redis) -> dict[str, dict[str, bytes]]:
