@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from gateway import projection
@@ -34,10 +34,10 @@ CHANNEL: Final = "tallygate_outbox"
 _LOOK_SECONDS: Final = 0.5
 """How often Redis is looked at, and the outbox in case a notification got lost."""
 _LONGEST_BACKOFF: Final = 0.5
-_ROWS: Final = 200
+_ROWS: Final = 1000
 """Rows of the outbox taken at once."""
 _IDS: Final = 100
-"""Keys that one change names."""
+"""Keys or organizations that one change names."""
 _DEEPEST: Final = 3
 """Rewritings of many keys that can be under way at once, each let pass by the one before it."""
 
@@ -165,20 +165,16 @@ class Publisher:
 
     async def _publish_keys(self, session: Connection, rows: list[Row]) -> None:
         """Keys that have changed themselves, or with their user or service account."""
-        gone = {row["digest"] for row in rows if row["digest"] is not None}
-        queries = (
-            ("secrets_of_digests", list(gone)),
-            ("secrets_of_keys", *_places(rows, "api_key")),
-            ("secrets_of_users", *_places(rows, "user_account", "membership")),
-            ("secrets_of_service_accounts", *_places(rows, "service_account")),
-        )
-        for query, *arguments in queries:
+        secrets = dict.fromkeys(row["digest"] for row in rows if row["digest"] is not None)
+        await self._write_keys(session, list(secrets), told=True)
+        for query, *arguments in (
+            ("digests_of_keys", *_places(rows, "api_key")),
+            ("digests_of_users", *_places(rows, "user_account", "membership")),
+            ("digests_of_service_accounts", *_places(rows, "service_account")),
+        ):
             if arguments[0]:
                 async for found in session.batches(query, *arguments, size=self._batch):
-                    gone -= {row["digest"] for row in found}
-                    await self._write_keys(session, found, told=True)
-        writes = [(projection.keys_key(digest), digest, b"") for digest in gone]
-        await self._send(writes, _key_changes(gone))
+                    await self._write_keys(session, [row["digest"] for row in found], told=True)
 
     async def _publish_organizations(self, session: Connection, rows: list[Row]) -> None:
         """Organizations that have changed, their roles or subscription; and then their keys, of which no one is named.
@@ -202,7 +198,7 @@ class Publisher:
             if arguments[0]:
                 rewritten |= await self._rewrite_keys(session, query, arguments)
         if rewritten:
-            await self._send([], [("all", ()) if everywhere else ("organization", tuple(sorted(names)))])
+            await self._send([], [("all", ())] if everywhere else _told("organization", sorted(names)))
 
     async def _rewrite_keys(self, session: Connection, query: str, arguments: Sequence[object]) -> bool:
         """Writes the keys with these SHA-256s, each batch as it is by then. Returns whether there is any."""
@@ -210,8 +206,7 @@ class Publisher:
         self._rewritings += 1
         try:
             async for found in session.batches(query, *arguments, size=self._batch):
-                rows = await session.rows("secrets_of_digests", [row["digest"] for row in found])
-                await self._write_keys(session, rows, told=False)
+                await self._write_keys(session, [row["digest"] for row in found], told=False)
                 rewritten = True
                 if self._rewritings < _DEEPEST and (waiting := await self._waiting(session)):
                     await self._publish_rows(session, waiting)
@@ -219,9 +214,11 @@ class Publisher:
             self._rewritings -= 1
         return rewritten
 
-    async def _write_organizations(self, session: Connection, names: list[str]) -> None:
-        if not names:
-            return
+    async def _write_organizations(self, session: Connection, every: list[str]) -> None:
+        for names in _chunks(every):
+            await self._write_some_organizations(session, names)
+
+    async def _write_some_organizations(self, session: Connection, names: list[str]) -> None:
         roles = Roles.of(await session.rows("roles_of_organizations", names))
         found = {row["name"]: row for row in await session.rows("organizations", names)}
         writes = []
@@ -229,17 +226,18 @@ class Publisher:
             digest = projection.name_digest(name)
             value = projection.encode(organization_record(found[name], roles)) if name in found else b""
             writes.append((projection.organizations_key(digest), digest, value))
-        await self._send(writes, [("organization", tuple(names))])
+        await self._send(writes, _told("organization", names))
 
-    async def _write_keys(self, session: Connection, found: list[Row], *, told: bool) -> None:
-        """Writes these rows of `published_secret`; `told`: and names each of them."""
+    async def _write_keys(self, session: Connection, digests: list[bytes], *, told: bool) -> None:
+        """Writes the keys with these SHA-256s as they are now, or takes them away; `told`: and names each of them."""
+        if not digests:
+            return
+        found = await session.rows("secrets_of_digests", digests)
         organizations = list({row["organization"] for row in found})
         roles = Roles.of(await session.rows("roles_of_organizations", organizations))
-        writes = [
-            (projection.keys_key(row["digest"]), row["digest"], projection.encode(key_record(row, roles)))
-            for row in found
-        ]
-        await self._send(writes, _key_changes(row["digest"] for row in found) if told else [])
+        values = {row["digest"]: projection.encode(key_record(row, roles)) for row in found}
+        writes = [(projection.keys_key(digest), digest, values.get(digest, b"")) for digest in digests]
+        await self._send(writes, _told("key", [digest.hex() for digest in digests]) if told else [])
 
     async def _publish_revocations(self, session: Connection, rows: list[Row]) -> None:
         tokens = [row["name"] for row in rows if row["kind"] == "token_revocation"]
@@ -275,9 +273,12 @@ def _places(rows: Iterable[Row], *kinds: str) -> tuple[list[str], list[str]]:
     return [organization for organization, _ in found], [name for _, name in found]
 
 
-def _key_changes(digests: Iterable[bytes]) -> list[Telling]:
-    ids = [digest.hex() for digest in digests]
-    return [("key", tuple(ids[at : at + _IDS])) for at in range(0, len(ids), _IDS)]
+def _chunks(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[at : at + _IDS] for at in range(0, len(ids), _IDS))
+
+
+def _told(kind: ChangeKind, ids: list[str]) -> list[Telling]:
+    return [(kind, tuple(chunk)) for chunk in _chunks(ids)]
 
 
 async def _pause(event: asyncio.Event, seconds: float) -> None:

@@ -53,7 +53,7 @@ async def test_a_revocation_passes_and_stays(
     seen_after: list[int] = []
     write = Publisher._write_keys
 
-    async def observed(self: Publisher, session: Any, found: list[Any], *, told: bool) -> None:
+    async def observed(self: Publisher, session: Any, found: list[bytes], *, told: bool) -> None:
         await write(self, session, found, told=told)
         if told:
             return
@@ -84,7 +84,7 @@ async def test_rewritings_let_each_other_pass(
     """A change that concerns many keys, in the midst of another one, of another one, and so on: none is forgotten."""
     write, times = Publisher._write_keys, 0
 
-    async def observed(self: Publisher, session: Any, found: list[Any], *, told: bool) -> None:
+    async def observed(self: Publisher, session: Any, found: list[bytes], *, told: bool) -> None:
         nonlocal times
         await write(self, session, found, told=told)
         if not told and (times := times + 1) <= 8:
@@ -107,7 +107,7 @@ async def test_cut_off_in_the_midst_it_is_all_done_again(
     """What was let pass is part of what begins again."""
     write, times = Publisher._write_keys, 0
 
-    async def failing(self: Publisher, session: Any, found: list[Any], *, told: bool) -> None:
+    async def failing(self: Publisher, session: Any, found: list[bytes], *, told: bool) -> None:
         nonlocal times
         await write(self, session, found, told=told)
         times += 1
