@@ -41,28 +41,28 @@ class Authorize(Plugin[Config]):
     @classmethod
     def explain(cls, config: Config, exchange: Exchange) -> Iterator[str]:
         cls._check_method(config, exchange)
-        asked = requirements(config)
-        if config.permission is not None:
-            asked.append(Permitted(Wanted(config.permission, config.actions)))
-        for each in asked if exchange.consumer is None else ():
-            yield f"needs {each.text(exchange)}"
-        decisions = [(each.text(exchange), each.decide(exchange)) for each in asked if exchange.consumer is not None]
-        for text, decision in decisions:
-            yield f"{text}: {'allowed' if decision.allowed else 'refused'}, {decision.because}"
+        asked, own = requirements(config), _permitted(config)
+        if own is not None:
+            asked.append(own)
+        if exchange.consumer is None:
+            yield from (f"needs {each.text(exchange)}" for each in asked)
+            asked = []
+        refused: list[Decision] = []
+        for each in asked:
+            decision = each.decide(exchange)
+            yield f"{each.text(exchange)}: {'allowed' if decision.allowed else 'refused'}, {decision.because}"
+            elsewhere = each is own and config.external is not None and not decision.denied
+            if not decision.allowed and not elsewhere:
+                refused.append(decision)
         if config.external is not None:
             yield f"upstream {config.external.upstream} decides; without its answer: {config.external.on_failure}"
-            if config.permission is not None and decisions and not decisions[-1][1].denied:
-                decisions.pop()  # what the caller's own permissions do not deny is for that service to say
-        for _, decision in decisions:
-            if not decision.allowed:
-                raise _denial(decision)
+        if refused:
+            raise _denial(refused[0])
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._requirements = requirements(config)
-        self._permitted = (
-            Permitted(Wanted(config.permission, config.actions)) if config.permission is not None else None
-        )
+        self._permitted = _permitted(config)
         self._external = External(config.external, services) if config.external is not None else None
         self._known: Mapping[str, str] | None = None  # what is wanted by method, where nothing else is asked
         if self._permitted is not None and self._external is None:
@@ -160,3 +160,7 @@ class Authorize(Plugin[Config]):
 
 def _denial(decision: Decision, headers: Mapping[str, str] = MappingProxyType({})) -> PermissionDenied:
     return PermissionDenied(f"This needs {decision.wanted}.", headers=headers, needed=decision.wanted)
+
+
+def _permitted(config: Config) -> Permitted | None:
+    return Permitted(Wanted(config.permission, config.actions)) if config.permission is not None else None
