@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from gateway.control import shapes
+from gateway.control.members import Instant
 from gateway.control.shapes import Shape, patch_of, view_of
 
 
@@ -85,7 +86,7 @@ KEYS: Final = Collection(
     shapes.Key,
     removable=False,
     derived={
-        "revoked_at": (shapes.Instant | None, "t.revoked_at"),
+        "revoked_at": (Instant | None, "t.revoked_at"),
         "secrets": (list[shapes.Secret], _SECRETS),
     },
 )
