@@ -9,13 +9,11 @@ def run() -> int:
     heard = signal.getsignal(signal.SIGINT)
     if heard is signal.default_int_handler:  # not where a shell has it ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are loaded ends without a word
-    if sys.argv[1:2] == ["edge-process"]:
-        from gateway.cli.edge_process import main  # noqa: PLC0415 - what serves is there sooner without the rest
-    else:
-        from gateway.cli.main import main  # noqa: PLC0415 - all of them are loaded here
+    from gateway.cli.main import options_of, perform  # noqa: PLC0415 - from here on it takes its time
 
+    options = options_of(sys.argv[1:])
     signal.signal(signal.SIGINT, heard)
-    return main()
+    return perform(options)
 
 
 if __name__ == "__main__":

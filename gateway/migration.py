@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from gateway.postgres import login
+from gateway.trouble import Trouble
 
 _FOLDERS: Final = {"gateway.billing": "", "gateway.control": "control/"}
 """Whose `schema/` is applied, in this order, and what the names of its files begin with."""
@@ -32,7 +33,7 @@ _QUERIES: Final = {
 }
 
 
-class MigrationRefused(Exception):
+class MigrationRefused(Trouble):
     """The files of this version do not continue what was applied to the database."""
 
 

@@ -15,6 +15,8 @@ from typing import Any, Final, Self, TypeAlias
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
+from gateway.trouble import Trouble
+
 Row: TypeAlias = Mapping[str, Any]
 Uuid: TypeAlias = UUID
 """asyncpg's own UUID: made of 16 bytes in a tenth of the time that the standard one takes."""
@@ -33,11 +35,11 @@ _SETTINGS: Final = {
 }
 
 
-class DatabaseUnavailable(Exception):
+class DatabaseUnavailable(Trouble):
     """PostgreSQL did not answer, or not in time, or cannot do this at present. Try again later."""
 
 
-class Retry(Exception):
+class Retry(Trouble):
     """The transaction lost against another one and left nothing behind. Try again at once."""
 
 

@@ -7,13 +7,14 @@ import json
 from typing import Any, Final
 
 from gateway.downstream.listener import parse_bind
+from gateway.trouble import Trouble
 
 _DEADLINE: Final = 60.0
 """Seconds; a reload may take a while where processes are slow to build."""
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - connected to, not bound
 
 
-class AdminUnreachable(Exception):
+class AdminUnreachable(Trouble):
     """Nobody answers at the admin listener's address, or not as an admin listener does; the text is one line."""
 
 

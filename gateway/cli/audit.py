@@ -21,7 +21,7 @@ _COLUMNS: Final = {
 }
 
 
-def add_command(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """`tallygate audit`."""
     auditing: ArgumentParser = commands.add_parser(
         "audit", help="show the audit log of the control plane, newest first"

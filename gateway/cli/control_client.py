@@ -17,6 +17,7 @@ from gateway.control.principal import TOKEN_VARIABLE
 from gateway.downstream.listener import parse_bind
 from gateway.tls.certificate import Unusable
 from gateway.tls.client import UpstreamTlsOptions, make_client_context
+from gateway.trouble import Trouble
 
 URL_VARIABLE: Final = "TALLYGATE_CONTROL_URL"
 CA_VARIABLE: Final = "TALLYGATE_CONTROL_CA"
@@ -27,7 +28,7 @@ _OTHER_NAME: Final = (62, 64)
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - connected to, not bound
 
 
-class ControlRefused(Exception):
+class ControlRefused(Trouble):
     """The control plane did not do it, or did not answer; the text says why, a line for each reason."""
 
 

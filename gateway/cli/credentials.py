@@ -11,7 +11,7 @@ from gateway import keys
 from gateway.passwords import hash_password
 
 
-def add_credentials(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """`tallygate keys new` and `tallygate passwords new`."""
     new_keys = commands.add_parser("keys", help="API keys").add_subparsers(metavar="command", required=True)
     new = new_keys.add_parser("new", help="make a key; prints it and its SHA-256, and keeps neither")

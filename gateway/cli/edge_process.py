@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -17,14 +17,7 @@ from gateway.cli.process import run_to_end
 from gateway.edge import app
 
 
-def main() -> int:
-    """`tallygate edge-process` and nothing else; returns its exit code."""
-    parser = ArgumentParser(prog="tallygate")
-    add_command(parser.add_subparsers(required=True))
-    return _run(parser.parse_args())
-
-
-def add_command(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """`tallygate edge-process`."""
     process = commands.add_parser("edge-process", help="one process of the gateway; its supervisor starts it")
     process.add_argument("--slot", required=True, help="its place among the edge processes")

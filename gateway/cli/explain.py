@@ -19,7 +19,7 @@ from gateway.explanation import Explanation, UpstreamCall, explain, request_of
 from gateway.problem import InvalidValues, Problem
 
 
-def add_command(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """`tallygate explain`."""
     explaining: ArgumentParser = commands.add_parser(
         "explain", help="say which route takes a request, what it walks through and where it ends; exit 1 if nowhere"

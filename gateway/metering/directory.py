@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 from gateway.metering.segment import Segment
 from gateway.metering.stream import segment_name
+from gateway.trouble import Trouble
 
 _BOOT: Final = re.compile(r"[0-9a-f]{16}")
 _NODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -32,7 +33,7 @@ _NEWBORN: Final = ".new-"
 _PATIENCE_SECONDS: Final = 0.02
 
 
-class JournalUnusable(Exception):
+class JournalUnusable(Trouble):
     """The journal directory cannot be used."""
 
 

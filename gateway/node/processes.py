@@ -41,6 +41,7 @@ from gateway.readings import Source
 from gateway.stores.address import postgres_url, redis_url
 from gateway.stores.redis import Redis
 from gateway.stores.store import StoreUnavailable
+from gateway.trouble import Trouble
 from gateway.vitals import watch
 
 PROGRAM: Final = (sys.executable, "-P", "-m", "gateway")
@@ -49,7 +50,7 @@ PROGRAM: Final = (sys.executable, "-P", "-m", "gateway")
 _log: Final = logging.getLogger(__name__)
 
 
-class StartFailed(Exception):
+class StartFailed(Trouble):
     """It cannot run; the text is one line that says why."""
 
 

@@ -8,12 +8,13 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from gateway.options import Duration, Options
+from gateway.trouble import Trouble
 
 EMBEDDED = "embedded"
 """The address that stands for a server which this program starts and stops itself."""
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(Trouble):
     """The store did not answer in time, refused, or could not be reached."""
 
 

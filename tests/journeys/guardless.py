@@ -33,4 +33,4 @@ if __name__ == "__main__":
         Edge._in_flight = _nothing  # type: ignore[method-assign]
     cli.run_up = partial(cli.run_up, program=(sys.executable, __file__))  # type: ignore[assignment]
     cli.run_edge = partial(cli.run_edge, program=(sys.executable, __file__))  # type: ignore[assignment]
-    sys.exit(cli.main())
+    sys.exit(cli.main(sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,19 +115,20 @@ def test_a_senseless_command_line_ends_with_2(arguments: list[str], capsys: pyte
     assert "usage: tallygate" in capsys.readouterr().err
 
 
-def test_ctrl_c_while_modules_are_loaded_prints_nothing() -> None:
-    code = """
+@pytest.mark.parametrize("module", ["gateway.cli.main", "gateway.node.up"])
+def test_ctrl_c_while_modules_are_loaded_prints_nothing(module: str) -> None:
+    code = f"""
 import builtins, os, signal
 from gateway.__main__ import run
 load = builtins.__import__
 def interrupted(name, *rest):
-    if name == "gateway.cli.main":
+    if name == {module!r}:
         os.kill(os.getpid(), signal.SIGINT)
     return load(name, *rest)
 builtins.__import__ = interrupted
 run()
 """
-    ended = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", code, "up"], check=False, cwd=ROOT, capture_output=True, timeout=30)
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, b"", b"")
 
 
@@ -143,3 +145,33 @@ def test_a_reader_that_leaves_early_is_no_crash() -> None:
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("arguments", [["org", "list", "--bogus"], ["check", "--bogus"], ["keys", "new", "--bogus"]])
+def test_an_option_that_a_command_does_not_have_shows_the_usage_of_that_command(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: tallygate {' '.join(arguments[:-1])} ")
+    assert "unrecognized arguments: --bogus" in said
+
+
+def test_help_names_every_command_and_each_is_where_it_is_looked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    named = re.findall(r"^    ([a-z-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert len(named) > 20
+    for name in named:
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--help"])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith(f"usage: tallygate {name} ")
+
+
+def test_a_small_command_does_not_wait_for_what_it_does_not_need() -> None:
+    code = "import sys; from gateway.cli.main import main; main(['version']); sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, timeout=30).returncode == 0
