@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 
-from gateway.cli import main as cli
+from gateway.cli import services
+from gateway.cli.main import main
 from gateway.downstream.client_connection import ClientConnection
 from gateway.edge.edge import Edge
 from gateway.metering.backlog import Backlog
@@ -31,6 +32,6 @@ if __name__ == "__main__":
         Backlog._ask = _trust_redis  # type: ignore[method-assign]
     if os.environ["GUARDLESS"] == "retirement":
         Edge._in_flight = _nothing  # type: ignore[method-assign]
-    cli.run_up = partial(cli.run_up, program=(sys.executable, __file__))  # type: ignore[assignment]
-    cli.run_edge = partial(cli.run_edge, program=(sys.executable, __file__))  # type: ignore[assignment]
-    sys.exit(cli.main(sys.argv[1:]))
+    services.run_up = partial(services.run_up, program=(sys.executable, __file__))  # type: ignore[assignment]
+    services.run_edge = partial(services.run_edge, program=(sys.executable, __file__))  # type: ignore[assignment]
+    sys.exit(main(sys.argv[1:]))
