@@ -16,6 +16,7 @@ from gateway.control import giving, shapes
 from gateway.control.asking import cursor_of
 from gateway.control.collection import COLLECTIONS, KEYS, ORGANIZATIONS, Collection
 from gateway.control.database import EVERYBODY
+from gateway.control.giving import Given
 from gateway.control.principal import Principal
 from gateway.control.shapes import Shape
 from gateway.postgres import Connection, Referenced, Row, Taken
@@ -124,7 +125,7 @@ async def make(call: Call) -> Answer:
     await _check_roles(call, members)
     if of.most is not None and await call.connection.value(f"{of.kind}.are_as_many", *call.home, of.most):
         raise TooMany(f"There are {of.most} {of.name}.")
-    before = await giving.allowed(of, call.connection, call.organization, call.name) if of.kind == "role" else ()
+    before = await giving.check_name(of, call.connection, call.principal, call.organization, call.name)
     try:
         async with call.connection.atomic():
             await call.connection.run(f"{of.kind}.make", *call.home, _encode(members).decode())
@@ -198,11 +199,11 @@ async def revoke(call: Call) -> Answer:
     return await read(call)
 
 
-async def _denying(call: Call) -> tuple[str, ...]:
+async def _denying(call: Call) -> Given:
     """What a thing allows and denies before it is changed or removed. A key is compared whole: it is nobody's part."""
     if call.of is KEYS:
-        return ()
-    return await giving.allowed(call.of, call.connection, call.organization, call.name)
+        return Given()
+    return await giving.given_by(call.of, call.connection, call.organization, call.name)
 
 
 async def _add_secret(call: Call) -> str:

@@ -64,7 +64,9 @@ class Team(Shape):
 
 
 class GlobalRole(Shape):
-    """A role that every organization can give. One of its own with the same name stands before it."""
+    """A role that every organization can give. One of its own with the same name stands before it; only who could give
+    this one makes such.
+    """
 
     name: Name
     title: Title = ""
@@ -151,7 +153,8 @@ class Key(Shape):
     roles: Roles = []
     """Roles of its own, beside those of the user or service account."""
     permissions: Permissions | None = None
-    """Its roles allow no more than these. Null: all that they do."""
+    """Its roles allow no more than these, and what is left is all it has: routes that ask for a role do not take it.
+    Null: all that its roles allow, and their names."""
     routes: Annotated[list[RouteName], Field(max_length=MOST)] = []
     """The only routes it can be used on; none: all."""
     networks: Annotated[list[Network], Field(max_length=MOST)] = []
