@@ -211,7 +211,7 @@ async def _narrowed(connection: Connection, operation: Operation, who: Principal
     if organization is None:
         return who.tenant
     if not await connection.value("is_within_reach", organization):
-        raise NotFound
+        raise NotFound("There is no organization of this name within reach.")
     if operation.collection is ORGANIZATIONS and who.tenant == EVERYBODY:
         return who.tenant
     await connection.run("narrow_to", organization)
@@ -246,9 +246,7 @@ async def _once(operation: Operation, call: Call, repetition: Repetition, tenant
 
 
 def _response(operation: Operation, answer: Answer) -> web.Response:
-    document = answer.document
-    if document is not None and answer.secret is not None:
-        document = document.removesuffix("null}") + f'"{answer.secret}"}}'
+    document = answer.shown_once or answer.document
     body = None if document is None else document.encode()
     return web.Response(status=operation.status, headers=_headers(answer), body=body)
 
