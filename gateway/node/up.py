@@ -119,7 +119,8 @@ class Stack:
     def _where_control_is(self) -> Iterator[tuple[str, str]]:
         if self._control is not None:
             options = self._config.control
-            yield "control", f"http://{_reachable(options.bind)}  bootstrap token in {options.token_file}"
+            scheme = "http" if options.tls is None else "https"
+            yield "control", f"{scheme}://{_reachable(options.bind)}  bootstrap token in {options.token_file}"
 
     def _urls(self) -> list[str]:
         """Where clients find it, for each listener."""
@@ -166,10 +167,11 @@ class Stack:
         return self._service(f"worker-{number}", "worker")
 
     def _control_plane(self) -> Child:
-        host, port = parse_bind(self._config.control.bind)
-        return self._service(
-            "control", "control", ready=(lambda: answers(port, _HEALTH, b"HTTP/1.", host)) if port else None
-        )
+        options = self._config.control
+        host, port = parse_bind(options.bind)
+        # Over TLS it may answer nobody who shows no certificate: that it takes connections has to be enough.
+        said = (_HEALTH, b"HTTP/1.") if options.tls is None else (b"", b"")
+        return self._service("control", "control", ready=(lambda: answers(port, *said, host)) if port else None)
 
     def _service(self, name: str, command: str, ready: Callable[[], Awaitable[None]] | None = None) -> Child:
         """What it works by cannot change at a reload: it is always started with what was read first."""
