@@ -40,7 +40,7 @@ ChangeKind = Literal["key", "organization", "revocation", "all"]
 
 
 class KeyLimit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A limit of one key's own: at most `amount` of `meter` in `window_seconds`."""
+    """A limit of one key's own: `amount` of `meter` in `window_seconds`. Nothing enforces it yet."""
 
     meter: str
     amount: int
@@ -161,13 +161,16 @@ Returns whether the hash can be believed (1 or 0), generation, sequence, and the
 none: absent if it can be believed, else unknown.
 """
 
-READ_ALL: Final = """
+START: Final = """
 local state = redis.call('HMGET', KEYS[2], 'complete', 'generation', 'sequence')
 local held = redis.call('HGET', KEYS[1], '#')
-local whole = state[1] == '1' and held and redis.call('HLEN', KEYS[1]) == tonumber(held) + 1
-return {whole and 1 or 0, state[2], state[3], redis.call('HGETALL', KEYS[1])}
+if state[1] ~= '1' or not held or redis.call('HLEN', KEYS[1]) ~= tonumber(held) + 1 then return false end
+local newest = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', '1')
+return {state[2], state[3], newest[1] and newest[1][1] or '0-0', redis.call('HGETALL', KEYS[1])}
 """
-"""Script. As `LOOK_UP`, but returns every field and value, `#` too; for a hash of bounded size such as `REVOKED`."""
+"""Script. Keys: `REVOKED`, `STATE`, `CHANGES`. Returns generation, sequence, the id of the newest change and the
+revocations, all of one moment; None where the store is not complete.
+"""
 
 PUBLISH: Final = """
 local state = redis.call('HMGET', KEYS[1], 'generation', 'complete', 'sequence')

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.cli.config import takes_config
-from gateway.cli.control import table_of
 from gateway.cli.control_client import ControlClient
+from gateway.cli.tables import table_of
 from gateway.config.composition import load
 
 _COLUMNS: Final = {

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterable, Sequence
-from types import UnionType
-from typing import Any, Final, TypeAlias, get_args, get_origin
-from urllib.parse import quote
+from functools import partial
+from typing import Any, Final
 
 import msgspec
-from pydantic.fields import FieldInfo
 
 from gateway import projection
+from gateway.cli import verbs
 from gateway.cli.config import takes_config
-from gateway.cli.control_client import ControlClient, ControlRefused
+from gateway.cli.control_client import ControlClient
 from gateway.cli.process import run_service, run_to_end, takes_place
+from gateway.cli.verbs import Asked, Verb
 from gateway.config.composition import load
 from gateway.control import service
 from gateway.control.collection import COLLECTIONS, KEYS, Collection
-from gateway.options import alternatives
 from gateway.stores.address import redis_url
 from gateway.stores.redis import Redis
 
@@ -39,9 +37,40 @@ _NOUNS: Final = {
     "revocation": ("token_revocation",),
 }
 """Each noun of the command line and its collections: in an organization, and, where there is another, in all."""
-_OF_A_CHANGE: Final = ("at", "actor", "action", "kind", "organization", "name")
-Act: TypeAlias = Callable[[ControlClient, Namespace, Collection], None]
+_HELP: Final = {"key": "keep API keys of the control plane (those of fixed consumers, in the file: `keys new`)"}
+"""What is said of a noun where `keep …` does not say enough."""
+_MEMBER: Final = "member_"
+"""What stands before the names of members among the options of a command."""
 _BY_KIND: Final = {collection.kind: collection for collection in COLLECTIONS}
+
+
+def _listed(text: str) -> Any:
+    """`null`, a list in JSON (what has commas in it needs one), or what stands between commas."""
+    if text == "null" or text.startswith("["):
+        return text if text == "null" else _json(text)
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ArgumentTypeError(f"not JSON: {error}") from None
+
+
+_TEXT: Final[dict[str, Any]] = {"metavar": "TEXT"}
+_SWITCH: Final[dict[str, Any]] = {"action": BooleanOptionalAction}
+_LIST: Final[dict[str, Any]] = {"type": _listed, "metavar": "A,B|JSON"}
+_WRITTEN: Final = {
+    "operator": _SWITCH,
+    "disabled": _SWITCH,
+    "roles": _LIST,
+    "permissions": _LIST,
+    "routes": _LIST,
+    "networks": _LIST,
+    "limits": {"type": _json, "metavar": "JSON"},
+}
+"""How a member is written on the command line, if not as a text."""
 
 
 def add_commands(commands: Any) -> None:
@@ -75,29 +104,26 @@ async def _project(options: Namespace) -> int:
 
 
 def _add_noun(commands: Any, noun: str, collections: list[Collection]) -> None:
-    said = collections[0].name.replace("-", " ")
-    verbs = commands.add_parser(noun, help=f"keep {said}").add_subparsers(metavar="verb", required=True)
     of = collections[0]
-    _add_verb(verbs, "list", f"all {said}", collections, _list)
-    _add_verb(verbs, "show", "everything about one", collections, _show, named=True)
-    adding = _add_verb(verbs, "add", "make one", collections, _add)
-    _takes_members(adding, of, of.shape.model_fields, made=True)
-    setting = _add_verb(verbs, "set", "change one", collections, _set, named=True)
-    _takes_members(setting, of, of.patch.model_fields, made=False)
+    said = of.name.replace("-", " ")
+    parser = commands.add_parser(noun, help=_HELP.get(noun, f"keep {said}"))
+    adding = partial(_add_verb, parser.add_subparsers(metavar="verb", required=True), collections)
+    adding("list", verbs.list_all, f"all {said}")
+    adding("show", verbs.show, "everything about one", named=True)
+    _takes_members(adding("add", verbs.add, "make one"), of, made=True)
+    _takes_members(adding("set", verbs.change, "change one", named=True), of, made=False)
     if of.removable:
-        _add_verb(verbs, "remove", "remove one", collections, _remove, named=True)
+        adding("remove", verbs.remove, "remove one", named=True)
     if of is KEYS:
-        rotating = _add_verb(
-            verbs, "rotate", "give it a new secret, which is shown once", collections, _rotate, named=True
-        )
+        rotating = adding("rotate", verbs.rotate, "give it a new secret, which is shown once", named=True)
         rotating.add_argument("--grace-seconds", type=int, default=86400, help="how long the one before works on")
-        _add_verb(verbs, "revoke", "refuse it from now on, for ever", collections, _revoke, named=True)
+        adding("revoke", verbs.revoke, "refuse it from now on, for ever", named=True)
 
 
 def _add_verb(
-    verbs: Any, verb: str, text: str, collections: list[Collection], act: Act, *, named: bool = False
+    nouns_verbs: Any, collections: list[Collection], word: str, verb: Verb, text: str, *, named: bool = False
 ) -> ArgumentParser:
-    parser: ArgumentParser = verbs.add_parser(verb, help=text)
+    parser: ArgumentParser = nouns_verbs.add_parser(word, help=text)
     takes_config(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     if not collections[0].of_the_platform:
@@ -105,151 +131,38 @@ def _add_verb(
         parser.add_argument("--org", required=not everywhere, help=f"the organization{everywhere}")
     if named:
         parser.add_argument("name")
-    parser.set_defaults(run=lambda options: _with_client(options, collections, act))
+    parser.set_defaults(org=None, name=None, grace_seconds=0, run=lambda options: _ask(options, collections, verb))
     return parser
 
 
-def _takes_members(parser: ArgumentParser, of: Collection, members: dict[str, FieldInfo], *, made: bool) -> None:
-    for name, field in members.items():
-        told = field.description or of.shape.model_fields[name].description
-        if made and name == "name":
+def _takes_members(parser: ArgumentParser, of: Collection, *, made: bool) -> None:
+    """Takes the members of what is made, or those that can be changed."""
+    for name, field in (of.shape if made else of.patch).model_fields.items():
+        told = of.shape.model_fields[name].description
+        if name == "name":
             parser.add_argument("name", nargs=None if field.is_required() else "?", help=told)
             continue
         parser.add_argument(
             f"--{name.replace('_', '-')}",
-            dest=f"member_{name}",
+            dest=_MEMBER + name,
             default=None,
             required=made and field.is_required(),
             help=told,
-            **_how(field.annotation),
+            **_WRITTEN.get(name, _TEXT),
         )
 
 
-def _how(annotation: Any) -> dict[str, Any]:
-    """How a member is written on the command line: a switch, a list with commas, JSON, or text."""
-    kinds = [kind for kind in _kinds(annotation) if kind is not type(None)]
-    if kinds == [bool]:
-        return {"action": BooleanOptionalAction}
-    if get_origin(kinds[0]) is list:
-        if isinstance((inner := next(iter(alternatives(get_args(kinds[0])[0])))), type) and inner is not str:
-            return {"type": _json, "metavar": "JSON"}
-        return {"type": _listed, "metavar": "A,B|JSON"}
-    return {"type": str, "metavar": "TEXT"}
-
-
-def _kinds(annotation: Any) -> Iterable[Any]:
-    if isinstance(annotation, UnionType):
-        return [kind for arm in get_args(annotation) for kind in alternatives(arm)]
-    return alternatives(annotation)
-
-
-def _listed(text: str) -> Any:
-    """`null`, a list in JSON (what has commas in it needs one), or what stands between commas."""
-    if text == "null" or text.startswith("["):
-        return text if text == "null" else _json(text)
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _json(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        raise ArgumentTypeError(f"not JSON: {error}") from None
-
-
-def _with_client(options: Namespace, collections: list[Collection], act: Act) -> int:
-    of = collections[0] if getattr(options, "org", None) is not None or len(collections) == 1 else collections[1]
-    act(ControlClient(load(options.config, os.environ).control, os.environ), options, of)
+def _ask(options: Namespace, collections: list[Collection], verb: Verb) -> int:
+    given = {name.removeprefix(_MEMBER): value for name, value in vars(options).items() if name.startswith(_MEMBER)}
+    verb(
+        Asked(
+            client=ControlClient(load(options.config, os.environ).control, os.environ),
+            of=collections[0] if options.org is not None or len(collections) == 1 else collections[1],
+            organization=options.org,
+            name=options.name,
+            members={name: None if value == "null" else value for name, value in given.items() if value is not None},
+            grace_seconds=options.grace_seconds,
+            json=options.json,
+        )
+    )
     return 0
-
-
-def _path(options: Namespace, of: Collection, *, one: bool = True) -> str:
-    name = getattr(options, "name", None) or ""
-    names = {"organization": getattr(options, "org", None) or name, "name": name}
-    return (of.path if one else of.collection_path).format(**{key: quote(each, safe="") for key, each in names.items()})
-
-
-def _members(options: Namespace) -> dict[str, Any]:
-    given = {name.removeprefix("member_"): value for name, value in vars(options).items() if name.startswith("member_")}
-    return {name: None if value == "null" else value for name, value in given.items() if value is not None}
-
-
-def _list(client: ControlClient, options: Namespace, of: Collection) -> None:
-    items = [item for page in client.pages(_path(options, of, one=False)) for item in page]
-    if options.json:
-        print(msgspec.json.encode(items).decode())
-    elif items:
-        print("\n".join(table_of(items, list(of.shape.model_fields))))
-    else:
-        print(f"no {of.name.replace('-', ' ')}")
-
-
-def _show(client: ControlClient, options: Namespace, of: Collection) -> None:
-    document, _ = client.ask("GET", _path(options, of))
-    _print_one(options, document)
-
-
-def _add(client: ControlClient, options: Namespace, of: Collection) -> None:
-    members = _members(options) | ({"name": options.name} if options.name is not None else {})
-    document, _ = client.ask("POST", _path(options, of, one=False), members)
-    _print_one(options, document)
-
-
-def _set(client: ControlClient, options: Namespace, of: Collection) -> None:
-    members = _members(options)
-    if not members:
-        raise ControlRefused(f"nothing to change: say what (one or more of {', '.join(_switches(of))})")
-    _print_one(options, client.change("PATCH", _path(options, of), members))
-
-
-def _switches(of: Collection) -> list[str]:
-    return [f"--{name.replace('_', '-')}" for name in of.patch.model_fields]
-
-
-def _remove(client: ControlClient, options: Namespace, of: Collection) -> None:
-    client.change("DELETE", _path(options, of))
-    print(f"{options.name} is removed")
-
-
-def _rotate(client: ControlClient, options: Namespace, of: Collection) -> None:
-    body = {"grace_seconds": options.grace_seconds}
-    document, _ = client.ask("POST", f"{_path(options, of)}/rotate", body)
-    _print_one(options, document)
-
-
-def _revoke(client: ControlClient, options: Namespace, of: Collection) -> None:
-    document, _ = client.ask("POST", f"{_path(options, of)}/revoke")
-    _print_one(options, document)
-
-
-def _print_one(options: Namespace, document: dict[str, Any]) -> None:
-    if options.json:
-        print(msgspec.json.encode(document).decode())
-        return
-    told = {name: text for name, value in document.items() if (text := shown(value))}
-    width = max(map(len, told))
-    print("\n".join(f"{name:{width}}  {text}" for name, text in told.items()))
-    if document.get("secret"):
-        print("\nThe secret is not kept anywhere: give it to its owner now.")
-
-
-def table_of(items: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:
-    """The lines of a table; columns in which nothing stands are left out."""
-    filled = [column for column in columns if any(item[column] not in (None, "", [], False) for item in items)]
-    rows = [filled, *([shown(item[column]) for column in filled] for item in items)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(filled))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def shown(value: Any) -> str:
-    """A member, for people."""
-    match value:
-        case None | "" | []:
-            return ""
-        case bool():
-            return "yes" if value else "no"
-        case list():
-            return ", ".join(shown(each) for each in value)
-        case dict():
-            return " ".join(f"{name}={shown(each)}" for name, each in value.items() if each is not None)
-    return str(value)

@@ -13,8 +13,15 @@ from gateway.passwords import hash_password
 
 def add_commands(commands: Any) -> None:
     """`tallygate keys new` and `tallygate passwords new`."""
-    new_keys = commands.add_parser("keys", help="API keys").add_subparsers(metavar="command", required=True)
-    new = new_keys.add_parser("new", help="make a key; prints it and its SHA-256, and keeps neither")
+    new_keys = commands.add_parser(
+        "keys", help="make API keys of fixed consumers (those of the control plane: `key add`)"
+    ).add_subparsers(metavar="command", required=True)
+    new = new_keys.add_parser(
+        "new",
+        help="make a key; prints it and its SHA-256, and keeps neither",
+        description="Makes a key of a fixed consumer, whose SHA-256 goes into the file. Keys of the control plane are"
+        " made by `tallygate key add`.",
+    )
     mode = new.add_mutually_exclusive_group()
     mode.add_argument("--live", dest="mode", action="store_const", const="live", help="for production (the default)")
     mode.add_argument("--test", dest="mode", action="store_const", const="test", help="for trying things out")

@@ -23,6 +23,7 @@ from gateway.control import asking, openapi
 from gateway.control.collection import ORGANIZATIONS
 from gateway.control.database import EVERYBODY, acting_for
 from gateway.control.handlers import Answer, Call
+from gateway.control.listening import SERVER, answer_of
 from gateway.control.operations import Operation, operations
 from gateway.control.principal import Authentication, Principal
 from gateway.metrics import Metrics
@@ -193,8 +194,7 @@ def _refusal(error: Exception, request: web.Request) -> web.Response:
         case _:
             _log.error("%s %s failed", request.method, request.path, exc_info=error)
             problem = Problem()
-    answer = problem.response(request[_REQUEST])
-    return web.Response(status=answer.status, headers=list(answer.headers.items()), body=answer.body)
+    return answer_of(problem, request[_REQUEST])
 
 
 async def _read(request: web.Request) -> bytes:
@@ -211,7 +211,7 @@ async def _narrowed(connection: Connection, operation: Operation, who: Principal
     if organization is None:
         return who.tenant
     if not await connection.value("is_within_reach", organization):
-        raise NotFound
+        raise NotFound("There is no organization of this name within reach.")
     if operation.collection is ORGANIZATIONS and who.tenant == EVERYBODY:
         return who.tenant
     await connection.run("narrow_to", organization)
@@ -246,9 +246,7 @@ async def _once(operation: Operation, call: Call, repetition: Repetition, tenant
 
 
 def _response(operation: Operation, answer: Answer) -> web.Response:
-    document = answer.document
-    if document is not None and answer.secret is not None:
-        document = document.removesuffix("null}") + f'"{answer.secret}"}}'
+    document = answer.shown_once or answer.document
     body = None if document is None else document.encode()
     return web.Response(status=operation.status, headers=_headers(answer), body=body)
 
@@ -265,7 +263,7 @@ def _headers(answer: Answer) -> dict[str, str]:
 
 
 async def _dress(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["server"] = "tallygate"
+    response.headers["server"] = SERVER
     response.headers["cache-control"] = "no-store"
     response.headers["x-content-type-options"] = "nosniff"
     response.headers["x-request-id"] = request.get(_REQUEST, "")

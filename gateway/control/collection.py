@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -46,6 +46,11 @@ class Collection:
         return patch_of(self.shape)
 
     @property
+    def said(self) -> str:
+        """One of them, in a sentence."""
+        return self.name.removesuffix("s").replace("-", " ")
+
+    @property
     def collection_path(self) -> str:
         """Where they are listed and made."""
         return f"/v1/{self.name}" if self.of_the_platform else f"/v1/organizations/{{organization}}/{self.name}"
@@ -80,12 +85,29 @@ _SECRETS: Final = """(
   from api_secret as s where s.organization = t.organization and s.key = t.name
 )"""
 
+_STATE: Final = """case
+  when t.revoked_at is not null then 'revoked'
+  when t.expires_at <= now() then 'expired'
+  when is_cut_off((select path from organization where name = t.organization))
+    or exists (select from user_account as u where u.organization = t.organization and u.name = t."user" and u.disabled)
+    or exists (select from service_account as s
+               where s.organization = t.organization and s.name = t.service_account and s.disabled) then 'cut_off'
+  else 'active' end"""
+_STATES: Final = Annotated[
+    Literal["active", "expired", "revoked", "cut_off"],
+    Field(
+        description="Whether it opens anything now. `cut_off`: its organization, one above, its user or its service"
+        " account is disabled."
+    ),
+]
+
 KEYS: Final = Collection(
     "keys",
     "api_key",
     shapes.Key,
     removable=False,
     derived={
+        "state": (_STATES, _STATE),
         "revoked_at": (Instant | None, "t.revoked_at"),
         "secrets": (list[shapes.Secret], _SECRETS),
     },

@@ -42,6 +42,11 @@ def not_held(held: Iterable[str], granted: Iterable[str]) -> str | None:
     return None
 
 
+def allows_nothing(permissions: Iterable[str]) -> bool:
+    """Whether there is nothing among these that allows anything."""
+    return all(permission.denies for permission in _read(permissions))
+
+
 def lifted(before: Iterable[str], after: Iterable[str]) -> tuple[str, ...]:
     """What was denied and is denied no more, as what it allows to whoever has it otherwise."""
     still = {str(permission) for permission in _read(after) if permission.denies}

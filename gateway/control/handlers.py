@@ -6,6 +6,7 @@ Listing, making, reading, changing and removing are the same for every collectio
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ from gateway.control import giving, shapes
 from gateway.control.asking import cursor_of
 from gateway.control.collection import COLLECTIONS, KEYS, ORGANIZATIONS, Collection
 from gateway.control.database import EVERYBODY
+from gateway.control.giving import Given
 from gateway.control.principal import Principal
 from gateway.control.shapes import Shape
 from gateway.postgres import Connection, Referenced, Row, Taken
@@ -70,8 +72,8 @@ class Answer:
     version: int | None = None
     location: str | None = None
     """The path of what was made."""
-    secret: str | None = None
-    """A key's, which is shown this once."""
+    shown_once: str | None = None
+    """The document that is answered this once, where it has a secret that `document` says nothing of."""
 
 
 async def identify(call: Call) -> Answer:
@@ -110,7 +112,7 @@ def _page(rows: list[Row], limit: int) -> Answer:
 async def read(call: Call) -> Answer:
     rows = await call.connection.rows(f"{call.of.kind}.read", *call.home, call.name)
     if not rows:
-        raise NotFound
+        raise NotFound(f"There is no {call.of.said} of this name.")
     return Answer(rows[0]["document"], rows[0]["version"])
 
 
@@ -121,10 +123,11 @@ async def make(call: Call) -> Answer:
     call.name = members["name"] = members["name"] or f"{of.shape.__name__.lower()}-{call.clock.uuid7().hex()}"
     if of is ORGANIZATIONS:
         await _check_founding(call, members)
+    _check_end(call)
     await _check_roles(call, members)
     if of.most is not None and await call.connection.value(f"{of.kind}.are_as_many", *call.home, of.most):
         raise TooMany(f"There are {of.most} {of.name}.")
-    before = await giving.allowed(of, call.connection, call.organization, call.name) if of.kind == "role" else ()
+    before = await giving.check_name(of, call.connection, call.principal, call.organization, call.name)
     try:
         async with call.connection.atomic():
             await call.connection.run(f"{of.kind}.make", *call.home, _encode(members).decode())
@@ -198,11 +201,11 @@ async def revoke(call: Call) -> Answer:
     return await read(call)
 
 
-async def _denying(call: Call) -> tuple[str, ...]:
+async def _denying(call: Call) -> Given:
     """What a thing allows and denies before it is changed or removed. A key is compared whole: it is nobody's part."""
     if call.of is KEYS:
-        return ()
-    return await giving.allowed(call.of, call.connection, call.organization, call.name)
+        return Given()
+    return await giving.given_by(call.of, call.connection, call.organization, call.name)
 
 
 async def _add_secret(call: Call) -> str:
@@ -212,15 +215,17 @@ async def _add_secret(call: Call) -> str:
 
 
 def _with_secret(made: Answer, secret: str) -> Answer:
-    assert made.document is not None  # noqa: S101  # what was read has a document
-    return replace(made, document=f'{made.document[:-1]},"secret":null}}', secret=secret)
+    """What was made, with its secret this once, and with null for whoever repeats the request."""
+    members = msgspec.json.decode(made.document or "{}")
+    kept, once = (_encode(members | {"secret": said}).decode() for said in (None, secret))
+    return replace(made, document=kept, shown_once=once)
 
 
 def _missing(of: Collection, error: Referenced) -> InvalidValues:
-    """What it names and what does not exist."""
+    """What it names and what does not exist. Its organization was there when the transaction began."""
     found = [name for name in of.shape.model_fields if error.constraint.endswith(f"_{name}_fkey")]
     said = [{"pointer": f"/{name}", "detail": f"There is no {name.replace('_', ' ')} of this name."} for name in found]
-    return InvalidValues(errors=said) if said else InvalidValues("Something that it names does not exist.")
+    return InvalidValues(errors=said) if said else InvalidValues("Its organization has just been removed.")
 
 
 def _needed(of: Collection, error: Referenced) -> InUse:
@@ -241,6 +246,13 @@ async def _check_version(call: Call) -> dict[str, Any]:
         raise VersionMismatch(f"It is at version {found.version}.")
     members: dict[str, Any] = msgspec.json.decode(found.document)
     return members
+
+
+def _check_end(call: Call) -> None:
+    """What has ended before it is made is a mistake."""
+    end: datetime | None = getattr(call.body, "expires_at", None)
+    if end is not None and end.timestamp() * 1e6 <= call.clock.micros():
+        raise InvalidValues(errors=[{"pointer": "/expires_at", "detail": "That is in the past."}])
 
 
 async def _check_roles(call: Call, members: dict[str, Any]) -> None:

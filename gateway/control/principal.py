@@ -39,17 +39,24 @@ class Principal:
     name: str
     tenant: str
     permissions: tuple[str, ...]
+    roles: frozenset[str] = frozenset()
+    """The roles of all that it has; a narrowed key has none."""
 
     def require(self, permission: str) -> None:
         """Raises PermissionDenied, which says what is missing."""
         if not Grants.of(self.permissions).decide(permission).allowed:
             raise PermissionDenied(f"This needs the permission {permission}.", permission=permission)
 
-    def require_all(self, granted: tuple[str, ...]) -> None:
-        """Nobody gives more than they have. Raises PermissionDenied."""
+    def require_to_give(self, granted: tuple[str, ...], names: tuple[str, ...] = ()) -> None:
+        """Nobody gives more than they have: permissions, or `names` of roles of all. Raises PermissionDenied."""
         missing = grants.not_held(self.permissions, granted)
         if missing is not None:
             raise PermissionDenied(f"You cannot give {missing}: you do not have it yourself.", permission=missing)
+        for name in names:
+            if name not in self.roles and self.tenant != EVERYBODY:
+                raise PermissionDenied(
+                    f"You cannot give the role {name}, which is one of all: you do not have it yourself."
+                )
 
 
 class Authentication:
@@ -87,8 +94,13 @@ class Authentication:
             raise _refusal()
         if key["routes"] or not _within(key["networks"], address):
             raise _refusal()
-        permissions = grants.narrowed(roles.permissions(organization, key["roles"]), key["permissions"])
-        return Principal(f"key {organization}/{key['key']}", EVERYBODY if operator else organization, permissions)
+        held, most = key["roles"], key["permissions"]
+        return Principal(
+            f"key {organization}/{key['key']}",
+            EVERYBODY if operator else organization,
+            grants.narrowed(roles.permissions(organization, held), most),
+            roles.of_all(organization, held) if most is None else frozenset(),
+        )
 
 
 def bootstrap_token(file: str, environment: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
 -- Statements of the control plane that are not made of a collection's shape (`collection.py`), read by name.
 --
--- Classes of advisory locks: 7406 who publishes (0), and who takes up decisions (1).
+-- Classes of advisory locks: 7406 who publishes (0), and who takes up decisions (1); 7407 who makes a role, by its name.
 
 
 -- name: act_for
@@ -21,6 +21,14 @@ where not exists (select from role where organization = $1 and name = wanted and
   and (exists (select from role where organization = $1 and name = wanted)
        or not exists (select from global_role where name = wanted))
 
+-- name: lock_role_name
+-- Until the end of the transaction nobody else makes a role of this name, in whatever organization.
+select pg_advisory_xact_lock(7407, hashtext($1))
+
+-- name: own_roles_of_name
+-- An organization that has a role of its own of this name.
+select organization from role where name = $1 order by organization limit 1
+
 -- name: uses_of_role
 -- Where a role of an organization is given.
 select 'membership ' || name as place from membership where organization = $1 and $2 = any (roles)
@@ -32,7 +40,8 @@ limit 1
 
 -- name: permissions_of_roles
 -- What the roles of these names allow in an organization: its own first, and else those of all.
-select coalesce(own.name, everybody.name) as name, coalesce(own.permissions, everybody.permissions) as permissions
+select coalesce(own.name, everybody.name) as name, coalesce(own.permissions, everybody.permissions) as permissions,
+       own.name is null as of_all
 from unnest($2::text[]) as wanted
 left join role as own on own.organization = $1 and own.name = wanted
 left join global_role as everybody on everybody.name = wanted
@@ -45,7 +54,7 @@ select key.roles || coalesce(account.roles, '{}') || coalesce((
   from membership, unnest(membership.roles) as granted
   where membership.organization = key.organization and membership."user" = key."user"
     and (membership.team is null or membership.team = key.team)
-), '{}') as roles, key.permissions
+), '{}') as roles
 from api_key as key
 left join service_account as account
   on account.organization = key.organization and account.name = key.service_account

@@ -38,6 +38,15 @@ class Roles:
         found = (permission for name in names for permission in own.get(name, everybody.get(name, ())))
         return tuple(dict.fromkeys(found))
 
+    def known(self, organization: str, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of these roles that there are, each once."""
+        own, everybody = self._allowed.get(organization, {}), self._allowed[""]
+        return tuple(dict.fromkeys(name for name in names if name in own or name in everybody))
+
+    def of_all(self, organization: str, names: Iterable[str]) -> frozenset[str]:
+        """Those of these roles that are roles of all, without any of its own before them."""
+        return frozenset(names) & self._allowed[""].keys() - self._allowed.get(organization, {}).keys()
+
     def for_tokens(self, organization: str) -> dict[str, tuple[str, ...]]:
         """The roles that a token can name: not those for teams, as a token says nothing of a team."""
         allowed = self._allowed[""] | self._allowed.get(organization, {})
@@ -45,9 +54,11 @@ class Roles:
 
 
 def key_record(row: Row, roles: Roles) -> KeyRecord:
-    """A row of `published_secret`."""
-    organization = row["organization"]
-    held = tuple(dict.fromkeys(row["roles"]))
+    """A row of `published_secret`.
+
+    A key with permissions of its own has no roles: a role's name may open more than what is left of it.
+    """
+    organization, held = row["organization"], row["roles"]
     attributes: dict[str, str] = {} if row["team"] is None else {"team": row["team"]}
     return KeyRecord(
         id=row["key"],
@@ -56,7 +67,7 @@ def key_record(row: Row, roles: Roles) -> KeyRecord:
         user=row["user"] or "",
         subscription=row["subscription"],
         plan=row["plan"],
-        roles=held,
+        roles=roles.known(organization, held) if row["permissions"] is None else (),
         permissions=grants.narrowed(roles.permissions(organization, held), row["permissions"]),
         attributes=attributes,
         routes=tuple(row["routes"]),

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from ssl import SSLContext
-
-from aiohttp import web
 
 from gateway.background import Background
 from gateway.clock import Clock
@@ -17,10 +13,10 @@ from gateway.control.ageing import Ageing
 from gateway.control.api import Api
 from gateway.control.database import CONTROL, PUBLISHER, QUERIES
 from gateway.control.decisions import TAKE_SECONDS, Recorder
+from gateway.control.listening import listening
 from gateway.control.options import ControlOptions
 from gateway.control.principal import Authentication, bootstrap_token
 from gateway.control.publisher import Publisher
-from gateway.downstream.listener import parse_bind
 from gateway.metrics import Metrics
 from gateway.postgres import Database
 from gateway.stores.address import postgres_url, redis_url
@@ -59,7 +55,7 @@ async def run(config: GatewayConfig, metrics: Metrics, stop: asyncio.Event) -> N
             recorder = Recorder(directory, redis, metrics=metrics, clock=clock)
             publisher = Publisher(directory, redis, ageing, metrics=metrics, clock=clock, batch=options.batch)
             context = await _context(options, background, clock, metrics)
-            async with listening(api.application, options.bind, context):
+            async with listening(api.application, options.bind, context, metrics=metrics):
                 background.every(TAKE_SECONDS, recorder.take, "decisions")
                 publishing = background.start(publisher.run(stop), "publisher")
                 await asyncio.wait({publishing})
@@ -79,28 +75,3 @@ async def _context(
         )
     except Unusable as error:
         raise StoreUnavailable(f"the control plane cannot serve HTTPS: {error}") from error
-
-
-@asynccontextmanager
-async def listening(
-    application: web.Application, bind: str, context: SSLContext | None = None
-) -> AsyncIterator[tuple[str, int]]:
-    """Serves an application at this address; what is under way at the end has a second. Raises StoreUnavailable."""
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        shutdown_timeout=1.0,
-        lingering_time=0.5,
-        keepalive_timeout=30.0,
-        auto_decompress=False,
-    )
-    await runner.setup()
-    try:
-        host, port = parse_bind(bind)
-        try:
-            await web.TCPSite(runner, host, port, ssl_context=context).start()
-        except OSError as error:
-            raise StoreUnavailable(f"the control plane cannot listen on {bind}: {error.strerror}") from error
-        yield runner.addresses[0][:2]
-    finally:
-        await runner.cleanup()

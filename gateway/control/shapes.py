@@ -64,7 +64,9 @@ class Team(Shape):
 
 
 class GlobalRole(Shape):
-    """A role that every organization can give. One of its own with the same name stands before it."""
+    """A role that every organization can give. One of its own with the same name stands before it; only who could give
+    this one makes such.
+    """
 
     name: Name
     title: Title = ""
@@ -127,7 +129,7 @@ class Subscription(Shape):
 
 
 class Limit(Shape):
-    """At most so much of a meter in so many seconds."""
+    """So much of a meter in so many seconds. Kept and published with its key; this version does not enforce it."""
 
     meter: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     amount: Annotated[int, Field(ge=1, le=10**15)]
@@ -151,14 +153,17 @@ class Key(Shape):
     roles: Roles = []
     """Roles of its own, beside those of the user or service account."""
     permissions: Permissions | None = None
-    """Its roles allow no more than these. Null: all that they do."""
+    """Its roles allow no more than these, and what is left is all it has: routes that ask for a role do not take it.
+    Null: all that its roles allow, and their names."""
     routes: Annotated[list[RouteName], Field(max_length=MOST)] = []
-    """The only routes it can be used on; none: all."""
+    """Names of the only routes it can be used on; none: all. A name that no route has opens nothing: the control plane
+    does not know the routes, so it takes any."""
     networks: Annotated[list[Network], Field(max_length=MOST)] = []
     """The only networks it can be used from; none: all."""
     limits: Annotated[list[Limit], Field(max_length=20)] = []
+    """Limits of its own. They are kept and published with it, and not enforced by this version."""
     expires_at: Moment | None = None
-    """It is refused from then on."""
+    """It is refused from then on. Not in the past when it is made."""
 
     @model_validator(mode="after")
     def _belongs_to_one(self) -> Key:
@@ -180,7 +185,7 @@ class Revocation(Shape):
     token: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]
     """The token's id (`jti`), the session (`sid`) or the subject (`sub`)."""
     expires_at: Moment
-    """From then on it is forgotten: no earlier than the last of these tokens expires."""
+    """From then on it is forgotten: no earlier than the last of these tokens expires. Not in the past."""
 
 
 class Rotation(Shape):

@@ -17,7 +17,9 @@ _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Caller(Consumer):
-    """A consumer that the control plane knows, with what its key is restricted to and the `limits` of its own."""
+    """A consumer that the control plane knows, with what its key is restricted to, and the `limits` of its own,
+    which nothing enforces yet.
+    """
 
     __slots__ = ("_networks", "_routes", "limits", "restricted")
 

@@ -19,7 +19,7 @@ from gateway.clock import Clock
 from gateway.directory.freshness import Freshness
 from gateway.directory.revocations import Revocations
 from gateway.metrics import Metrics
-from gateway.projection import CHANGES, COUNT, REVOKED, STATE, VERSION, Change, decode_change
+from gateway.projection import CHANGES, COUNT, REVOKED, START, STATE, VERSION, Change, decode_change
 from gateway.stores.redis import Entry, Redis
 from gateway.stores.store import StoreUnavailable
 
@@ -31,17 +31,6 @@ _INCOMPLETE_SECONDS: Final = 0.25
 """How long until a store that is not complete is looked at again."""
 _FIRST_BACKOFF_SECONDS: Final = 0.05
 _LONGEST_BACKOFF_SECONDS: Final = 0.5
-
-START: Final = """
-local state = redis.call('HMGET', KEYS[2], 'complete', 'generation', 'sequence')
-local held = redis.call('HGET', KEYS[1], '#')
-if state[1] ~= '1' or not held or redis.call('HLEN', KEYS[1]) ~= tonumber(held) + 1 then return false end
-local newest = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', '1')
-return {state[2], state[3], newest[1] and newest[1][1] or '0-0', redis.call('HGETALL', KEYS[1])}
-"""
-"""Script. Keys: `REVOKED`, `STATE`, `CHANGES`. Returns generation, sequence, the id of the newest change and the
-revocations, all of one moment; None where the store is not complete.
-"""
 
 _log: Final = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from gateway import keys
 from gateway.child import Child, ChildFailed, Launch
+from gateway.clock import Clock
 from gateway.config.configuration import GatewayConfig
 from gateway.config.snapshot import Snapshot
 from gateway.downstream.listener import parse_bind
@@ -29,6 +30,8 @@ from gateway.node.processes import PROGRAM, StartFailed, Supervisor, run_directo
 from gateway.node.run_directory import RunDirectory
 from gateway.stores.address import postgres_url
 from gateway.stores.store import EMBEDDED
+from gateway.tls.certificate import Unusable
+from gateway.tls.server import make_server_context
 
 DEMO_KEY: Final = "tg_test_DemoDemoDemoDemoDemoDemoDemoDemo1vk0aW"
 """The key of the running example's consumer, known to all the world."""
@@ -76,6 +79,7 @@ class Stack:
     async def start(self) -> None:
         """Starts everything; requests are served and billed afterwards. Raises StartFailed."""
         try:
+            self._check_control_plane()
             await self._start()
         except (EmbeddedError, ChildFailed) as error:
             await self.stop()
@@ -115,7 +119,8 @@ class Stack:
     def _where_control_is(self) -> Iterator[tuple[str, str]]:
         if self._control is not None:
             options = self._config.control
-            yield "control", f"http://{_reachable(options.bind)}  bootstrap token in {options.token_file}"
+            scheme = "http" if options.tls is None else "https"
+            yield "control", f"{scheme}://{_reachable(options.bind)}  bootstrap token in {options.token_file}"
 
     def _urls(self) -> list[str]:
         """Where clients find it, for each listener."""
@@ -130,6 +135,15 @@ class Stack:
                 yield "try", f"curl -H 'x-api-key: {DEMO_KEY}' {self._urls()[0]}/json"
                 command = f"{_program()} usage {consumer.organization} --config {self._path}"
                 yield "then", f"cd {Path.cwd()} && {command}"  # where `var/` is
+
+    def _check_control_plane(self) -> None:
+        """Its process would find that out too, but after everything before it was started. Raises StartFailed."""
+        tls = self._config.control.tls
+        if self._control is not None and tls is not None:
+            try:
+                make_server_context(tls, Clock())
+            except Unusable as error:
+                raise StartFailed(f"the control plane cannot serve HTTPS: {error}") from error
 
     async def _start(self) -> None:
         servers = [server for server in (self._valkey, self._postgres) if server is not None]
@@ -153,10 +167,11 @@ class Stack:
         return self._service(f"worker-{number}", "worker")
 
     def _control_plane(self) -> Child:
-        host, port = parse_bind(self._config.control.bind)
-        return self._service(
-            "control", "control", ready=(lambda: answers(port, _HEALTH, b"HTTP/1.", host)) if port else None
-        )
+        options = self._config.control
+        host, port = parse_bind(options.bind)
+        # Over TLS it may answer nobody who shows no certificate: that it takes connections has to be enough.
+        said = (_HEALTH, b"HTTP/1.") if options.tls is None else (b"", b"")
+        return self._service("control", "control", ready=(lambda: answers(port, *said, host)) if port else None)
 
     def _service(self, name: str, command: str, ready: Callable[[], Awaitable[None]] | None = None) -> Child:
         """What it works by cannot change at a reload: it is always started with what was read first."""

@@ -96,10 +96,16 @@ async def test_a_hash_that_was_evicted_is_not_begun_anew(redis: Redis) -> None:
     assert await look_up(redis, b"y" * 32) == (False, [None])
 
 
-async def test_all_of_a_small_hash_at_once(redis: Redis) -> None:
+async def test_where_to_follow_from(redis: Redis) -> None:
+    """All of it of one moment, and nothing at all of a store that is not complete."""
+    keys = [projection.REVOKED, projection.STATE, projection.CHANGES]
+    assert await redis.run(projection.START, keys) is None
     await write_anew(redis)
-    whole, generation, sequence, fields = await redis.run(projection.READ_ALL, [projection.REVOKED, projection.STATE])
-    assert (whole, generation, sequence, fields) == (1, b"g1", b"1", [b"#", b"0"])
+    generation, sequence, newest, fields = await redis.run(projection.START, keys)
+    assert (generation, sequence, fields) == (b"g1", b"1", [b"#", b"0"])
+    assert newest != b"0-0"
+    await redis.hash_write(projection.REVOKED, {"#": "1"})
+    assert await redis.run(projection.START, keys) is None
 
 
 texts = st.text(max_size=20)

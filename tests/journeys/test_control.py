@@ -25,7 +25,11 @@ async def system(tmp_path: Path) -> AsyncIterator[System]:
     config |= {"control": {"bind": f"127.0.0.1:{free_port()}"}, "directory": {}, "processes": PROCESSES}
     books = {"name": "books", "match": {"path": "/echo/books"}, "upstream": "demo"}
     books["plugins"] = [{"key_auth": None}, {"authorize": {"permission": "books:{action}"}}]
-    config["routes"].insert(0, books)
+    named = {"name": "named", "match": {"path": "/echo/named"}, "upstream": "demo"}
+    named["plugins"] = [{"key_auth": None}, {"authorize": {"roles": ["reader"]}}]
+    told = {"name": "told", "match": {"path": "/echo/told"}, "upstream": "demo"}
+    told["plugins"] = [{"key_auth": None}, {"authorize": {"when": '"reader" in roles'}}]
+    config["routes"][:0] = [books, named, told]
     system.config.write_text(yaml.safe_dump(config))
     await system.start()
     yield system
@@ -91,3 +95,18 @@ async def test_a_key_from_its_making_to_its_end(system: System):
     await run(system, "key", "revoke", "--org", "shop", "k1")
     # The command is done when PostgreSQL has it; what is left is to be published and heard.
     assert await until(lambda: every_process_says(401)) < 1.0
+
+
+async def test_a_narrowed_key_opens_nothing_by_the_names_of_its_roles(system: System):
+    await run(system, "org", "add", "shop")
+    await run(system, "role", "add", "--org", "shop", "reader", "--permissions", "books:read")
+    for narrowed, status in (((), 200), (("--permissions", "none:read"), 403)):
+        made = await run(system, "key", "add", "--org", "shop", "--roles", "reader", *narrowed, "--json")
+        key: str = json.loads(made)["secret"]
+
+        async def is_known(key: str = key) -> bool:
+            return await statuses(system, key, "/json") == {200}
+
+        await until(is_known)
+        for path in ("/echo/books", "/echo/named", "/echo/told"):
+            assert await statuses(system, key, path) == {status}, path

@@ -11,11 +11,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.cli.control import shown, table_of
+from gateway.cli.control import _LIST, _SWITCH, _TEXT, _WRITTEN
 from gateway.cli.main import main
+from gateway.cli.tables import shown, table_of
+from gateway.control.collection import COLLECTIONS
 from gateway.keys import looks_valid
 from tests.fixtures.certificates import Authority, authority
 from tests.fixtures.configuration import HEAD, ROUTES
@@ -32,7 +35,6 @@ The request says something that cannot be
   permissions/0: not a permission: 'Books' (write resource:action in small letters, such as books:read, books/*:* or \
 !books:delete, and a condition behind ` if `)
 """
-SENSELESS = [["org"], ["org", "add"], ["key", "list"], ["key", "add", "--org", "a", "--limits", "{"]]
 
 
 @pytest.fixture
@@ -119,7 +121,7 @@ def test_a_customer_from_first_to_last(
     assert looks_valid(secret)
     assert "give it to its owner now" in made
     assert printed(capsys, "key", "list", "--org", "acme") == (
-        "name  user             networks\nk1    ada@example.com  192.0.2.0/24\n"
+        "name  user             networks      state\nk1    ada@example.com  192.0.2.0/24  active\n"
     )
     limits = '[{"meter": "requests", "amount": 5, "window_seconds": 60}]'
     assert "meter=requests amount=5" in printed(capsys, "key", "set", "--org", "acme", "k1", "--limits", limits)
@@ -127,6 +129,8 @@ def test_a_customer_from_first_to_last(
     again = printed(capsys, "key", "rotate", "--org", "acme", "k1")
     assert looks_valid(again.split("\nsecret ")[1].split()[0])
     assert "revoked_at" in printed(capsys, "key", "revoke", "--org", "acme", "k1")
+    assert printed(capsys, "key", "list", "--org", "acme", "--json").count('"state":"revoked"') == 1
+    assert "  revoked  " in printed(capsys, "key", "list", "--org", "acme")
     assert "disabled    yes" in printed(capsys, "org", "set", "acme", "--disabled")
     assert "disabled    no" in printed(capsys, "org", "set", "acme", "--no-disabled")
     assert printed(capsys, "role", "list") == "name   permissions\nguest  shop:look\n"
@@ -192,7 +196,8 @@ def test_what_is_refused_says_why(running: subprocess.Popen[bytes], capsys: pyte
         ),
         (["team", "set", "--org", "acme", "t"], "nothing to change: say what (one or more of --title, --department)\n"),
         (["org", "add", "acme"], "There is such a thing already\n"),
-        (["org", "show", "none"], "There is no such thing, or it is out of the caller's reach\n"),
+        (["org", "show", "none"], "There is no organization of this name within reach.\n"),
+        (["key", "show", "--org", "acme", "k2"], "There is no key of this name.\n"),
         (
             ["role", "add", "--org", "acme", "r", "--permissions", "Books"],
             WRONG_PERMISSION,
@@ -221,6 +226,33 @@ def test_without_a_control_plane_it_is_one_line(
     error = capsys.readouterr().err
     assert error.startswith(f"the control plane at http://127.0.0.1:{port} does not answer")
     assert "some-token-of-mine" not in error
+
+
+def test_every_member_is_written_as_it_is() -> None:
+    """A switch for what is true or false, commas or JSON for lists of texts, JSON for lists of objects."""
+    forms: dict[str, Any] = {"boolean": _SWITCH, "string": _LIST, "object": _WRITTEN["limits"]}
+    for collection in COLLECTIONS:
+        schema = collection.shape.model_json_schema()
+        for name, said in schema["properties"].items():
+            kind = said.get("anyOf", [said])[0]
+            items = kind.get("items", {})
+            form = (
+                "object" if "$ref" in items else items.get("type", "text" if kind["type"] == "string" else kind["type"])
+            )
+            assert _WRITTEN.get(name, _TEXT) is forms.get(form, _TEXT), name
+
+
+def test_help_warns_of_what_is_easily_mistaken(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        (["key", "add", "--help"], ("not enforced by this version", "A name that no route has opens nothing")),
+        (["--help"], ("those of fixed consumers, in the file: `keys new`", "those of the control plane: `key add`")),
+        (["keys", "new", "--help"], ("fixed consumer",)),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        told = " ".join(capsys.readouterr().out.split())
+        for each in said:
+            assert each in told
 
 
 def test_a_table_leaves_out_what_is_empty() -> None:

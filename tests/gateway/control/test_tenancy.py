@@ -186,7 +186,8 @@ class TestKeysAsCredentials:
     )
     async def test_restrictions(self, client: Client, members: dict[str, Any], status: int) -> None:
         await client.make("/v1/organizations", name="acme")
-        secret = (await client.make("/v1/organizations/acme/keys", **members))["secret"]
+        secret = (await client.make("/v1/organizations/acme/keys", name="k"))["secret"]
+        assert (await client.change("/v1/organizations/acme/keys/k", **members)).status == 200
         assert (await client.as_(secret).get("/v1/identity")).status == status
 
     @pytest.mark.parametrize("switch", ["", "/users/u", "/service-accounts/s"])

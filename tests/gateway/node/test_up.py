@@ -214,3 +214,17 @@ def test_a_demo_that_is_not_installed_says_where_it_is(directory: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == "the demo is in the source of Tallygate and not installed with it: run `bin/up` there\n"
+
+
+def test_a_certificate_of_the_control_plane_that_cannot_be_used(directory: Path, ups: Ups) -> None:
+    """It is one line, before anything is made or started."""
+    path = configuration(directory)
+    missing = f"tls: {{certificate: {directory}/none.pem, key: {directory}/none.key}}"
+    path.write_text(
+        path.read_text().replace('control: {bind: "127.0.0.1:0"', f'control: {{bind: "127.0.0.1:0", {missing}')
+    )
+    process, lines = ups.start(path)
+    errors = end(process)
+    assert errors.startswith("the control plane cannot serve HTTPS: ")
+    assert (process.returncode, lines, errors.count("\n")) == (1, [], 1)
+    assert not os.path.exists(directory / "var")
