@@ -10,7 +10,7 @@ from typing import Final
 from gateway.claims import ClaimMapping, Revocable
 from gateway.consumers import Consumer
 from gateway.metrics import GaugePart
-from gateway.problem import StoreDown, retry_after
+from gateway.problem import IssuerDown, retry_after
 from gateway.services import Services
 from plugins.jwt_auth.claims import Caller, ClaimRules, caller_of
 from plugins.jwt_auth.compact import InvalidToken, Presented, Token, TokenReader
@@ -97,7 +97,7 @@ class Verifier:
     def consumer(self, presented: Presented) -> Consumer | Awaitable[Consumer]:
         """Who the token is of; awaitable where keys must be fetched first.
 
-        Raises InvalidToken, or StoreDown where nobody can tell.
+        Raises InvalidToken, or IssuerDown where nobody can tell.
         """
         try:
             known = self._verified.get(presented.digest)
@@ -180,11 +180,11 @@ class Verifier:
             raise InvalidToken("the signature")
         return None
 
-    def _unknown_key(self) -> InvalidToken | StoreDown:
+    def _unknown_key(self) -> InvalidToken | IssuerDown:
         if self.issuer_keys is None or self.issuer_keys.answering:
             return InvalidToken("a key that the issuer does not have")
         self._undecided.inc()
-        return StoreDown(headers=retry_after(1.0))
+        return IssuerDown(headers=retry_after(1.0))
 
     def _admit(self, presented: Presented, token: Token, key: Key, keys: KeySet) -> Consumer:
         """The signature is right: who it is, and for how long that is remembered."""

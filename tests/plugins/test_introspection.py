@@ -189,9 +189,29 @@ async def test_it_is_not_asked_again_at_once(stage: Stage, services: Services, s
     assert len(server.asked) == 1
 
 
-async def test_one_that_hangs_costs_its_timeout(stage: Stage, services: Services, server: AuthorizationServer):
+async def test_one_that_hangs_costs_its_timeout(
+    stage: Stage, services: Services, server: AuthorizationServer, caplog: pytest.LogCaptureFixture
+):
     server.open.clear()
-    assert await asyncio.wait_for(status(stage, made(services, timeout="50ms")), 1.0) == 503
+    plugin = made(services, timeout="50ms")
+    assert await asyncio.wait_for(status(stage, plugin), 1.0) == 503
+    assert "introspection at upstream login: no answer within 0.05 s" in caplog.text
+    assert await status(stage, plugin, "other") == 503
+    assert server.asked == ["good"]  # nobody else waits as long for nothing
+
+
+async def test_a_token_that_it_cannot_cope_with_is_no_harm_to_others(
+    stage: Stage, services: Services, server: AuthorizationServer, hands: Hands
+):
+    plugin = made(services, timeout="100ms")
+    server.hangs_on.add("poison")
+    waiting = asyncio.create_task(status(stage, plugin, "poison"))
+    await asyncio.sleep(0.01)
+    hands.seconds += 0.01
+    assert await status(stage, plugin) == 200
+    assert await waiting == 503
+    assert await status(stage, plugin, "another") == 401
+    assert server.asked == ["poison", "good", "another"]
 
 
 async def test_how_many_are_asked_about_at_once_is_bounded(
