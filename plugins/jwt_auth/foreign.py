@@ -26,23 +26,19 @@ class ForeignTokens:
             "tallygate_jwt_tokens_total", "Tokens by what became of them, repeated valid ones left out.", ("result",)
         ).labels("foreign")
         size = metrics.gauge("tallygate_jwt_foreign_remembered", "Tokens in memory that other issuers made.")
-        self._known: Expiring[bool] = Expiring(config.cache.verified, services.clock.monotonic, GaugePart(size))
+        self.known: Expiring[bool] = Expiring(config.cache.verified, services.clock.monotonic, GaugePart(size))
 
     def has(self, presented: Presented) -> bool:
         """Whether the token says that another issuer made it. One that cannot be read says nothing."""
         if self._issuers is None:
             return False
-        if self._known.get(presented.digest):
+        if self.known.get(presented.digest):
             return True
         if len(presented.text) > self._longest or not self._names_another(presented.text, self._issuers):
             return False
-        self._known.put(presented.digest, True, self._lifetime)
+        self.known.put(presented.digest, True, self._lifetime)
         self._found.inc()
         return True
-
-    def forget(self) -> None:
-        """Nothing is remembered any more."""
-        self._known.clear()
 
     @staticmethod
     def _names_another(text: str, issuers: frozenset[str]) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable
 from typing import Final
 
+from gateway.cache import Cache
 from gateway.claims import ClaimMapping, Revocable
 from gateway.consumers import Consumer
 from gateway.metrics import GaugePart
@@ -47,10 +47,7 @@ class Verifier:
         self.issuer_keys = issuer_keys
         self._is_revoked = services.directory.is_revoked
         self._nanos = services.clock.nanos
-        self._options = config.cache
         self._lifetime = int(config.cache.lifetime * 1e9)
-        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
-        self._refused: OrderedDict[bytes, tuple[KeySet, ...]] = OrderedDict()
         metrics = services.metrics
         results = metrics.counter(
             "tallygate_jwt_tokens_total", "Tokens by what became of them, repeated valid ones left out.", ("result",)
@@ -58,41 +55,37 @@ class Verifier:
         self._accepted, self._invalid, self._undecided = (
             results.labels(result) for result in ("verified", "refused", "undecided")
         )
-        self._remembered = GaugePart(metrics.gauge("tallygate_jwt_tokens_remembered", "Verified tokens in memory."))
-        self._remembered_refused = GaugePart(
-            metrics.gauge("tallygate_jwt_refusals_remembered", "Tokens in memory whose signature was wrong.")
-        )
-        self._evicted = metrics.counter(
+        verified = metrics.gauge("tallygate_jwt_tokens_remembered", "Verified tokens in memory.")
+        refused = metrics.gauge("tallygate_jwt_refusals_remembered", "Tokens in memory whose signature was wrong.")
+        evicted = metrics.counter(
             "tallygate_jwt_tokens_evicted_total", "Verified tokens that were forgotten to make room."
         )
+        self._verified: Cache[_Verified] = Cache(config.cache.verified, GaugePart(verified), evicted)
+        self._refused: Cache[tuple[KeySet, ...]] = Cache(config.cache.refused, GaugePart(refused))
 
     def inherit(self, previous: Verifier) -> None:
         """Go on with what the one before a reload has in memory. Idempotent."""
-        if self._verified:
-            return
-        self._verified = previous._verified.copy()
+        self._verified = previous._verified
         if self.issuer_keys is not None and previous.issuer_keys is not None:
             self.issuer_keys.inherit(previous.issuer_keys)
 
     async def start(self) -> None:
-        """Begin to fetch keys. Idempotent."""
-        self._remembered.set(len(self._verified))
+        """Begin to fetch keys. Each plugin that uses this does so."""
         if self.issuer_keys is not None:
             await self.issuer_keys.start()
+        for memory in (self._verified, self._refused, self.foreign.known):
+            memory.retain()
 
     def stop(self) -> None:
-        """Forget everything. Idempotent."""
-        self.foreign.forget()
-        self._verified.clear()
-        self._refused.clear()
-        self._remembered.set(0)
-        self._remembered_refused.set(0)
+        """One that has started uses this no more; with the last one goes what is remembered."""
+        for memory in (self._verified, self._refused, self.foreign.known):
+            memory.release()
         if self.issuer_keys is not None:
             self.issuer_keys.stop()
 
     def leaves(self, presented: Presented) -> bool:
         """Whether the token is one that another issuer claims to have made, so that nothing here can tell of it."""
-        return presented.digest not in self._verified and self.foreign.has(presented)
+        return self._verified.get(presented.digest) is None and self.foreign.has(presented)
 
     def consumer(self, presented: Presented) -> Consumer | Awaitable[Consumer]:
         """Who the token is of; awaitable where keys must be fetched first.
@@ -104,10 +97,8 @@ class Verifier:
             if known is not None:
                 if known.until > self._nanos() and self._still_trusts(known):
                     self._refuse_revoked(known.revocable)
-                    self._verified.move_to_end(presented.digest)
                     return known.consumer
-                del self._verified[presented.digest]
-                self._remembered.set(len(self._verified))
+                self._verified.drop(presented.digest)
             return self._verify(presented)
         except InvalidToken as reason:
             self._note(reason)
@@ -139,10 +130,8 @@ class Verifier:
         return (self._static, issuer.keys) if issuer is not None and issuer.known else (self._static,)
 
     def _verify(self, presented: Presented) -> Consumer | Awaitable[Consumer]:
-        if presented.digest in self._refused:
-            if self._refused[presented.digest] == self._sets():
-                raise InvalidToken("the signature, once more")
-            del self._refused[presented.digest]
+        if self._refused.get(presented.digest) == self._sets():
+            raise InvalidToken("the signature, once more")
         token = self._reader.read(presented.text)
         self._rules.check(token.claims, self._nanos() / 1e9)
         consumer = self._decide(presented, token)
@@ -173,10 +162,7 @@ class Verifier:
             if key is not None:
                 return self._admit(presented, token, key, keys)
         if self.issuer_keys is None or any(keys.names(token.kid) for keys in sets):
-            self._refused[presented.digest] = sets
-            if len(self._refused) > self._options.refused:
-                self._refused.popitem(last=False)
-            self._remembered_refused.set(len(self._refused))
+            self._refused.put(presented.digest, sets)
             raise InvalidToken("the signature")
         return None
 
@@ -193,10 +179,6 @@ class Verifier:
         caller = caller_of(token.claims, self._mapping)
         self._refuse_revoked(caller.revocable)
         until = now + self._lifetime if ends is None else min(int(ends * 1e9), now + self._lifetime)
-        self._verified[presented.digest] = _Verified(caller, until, key, keys)
-        if len(self._verified) > self._options.verified:
-            self._verified.popitem(last=False)
-            self._evicted.inc()
-        self._remembered.set(len(self._verified))
+        self._verified.put(presented.digest, _Verified(caller, until, key, keys))
         self._accepted.inc()
         return caller.consumer

@@ -190,6 +190,6 @@ async def test_what_other_issuers_made_is_remembered_within_bounds(stage: Stage,
         async with serving(Target(), plugin) as edge:
             assert await status(edge, bearer(made)) == 401
     size = stage.metrics.gauge("tallygate_jwt_foreign_remembered", "Tokens in memory that other issuers made.")
-    assert (len(foreign._known), size.value) == (3, 3)
+    assert (len(foreign.known), size.value) == (3, 3)
     await plugin.stop()
     assert size.value == 0
