@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from gateway.authentication import Authenticator, Found, NotOurs
+from gateway.authentication import Authenticator, Found, NotOurs, Who
 from gateway.consumers import Consumer
+from gateway.directory.claimed import Claimed
 from gateway.exchange import Exchange
 from gateway.headers import Headers
 from gateway.options import PluginList
@@ -68,7 +69,7 @@ class AnyOf(Authenticator[Config]):
             if left is not None and part.lets_anybody_in:
                 continue
             found = part.authenticate(exchange)
-            if isinstance(found, Consumer):
+            if isinstance(found, Consumer | Claimed):
                 return found
             if isinstance(found, NotOurs):
                 left = left or found
@@ -77,15 +78,15 @@ class AnyOf(Authenticator[Config]):
         return left
 
     async def _wait_for(
-        self, exchange: Exchange, found: Awaitable[Consumer | None], place: int, left: NotOurs | None
-    ) -> Consumer | None:
-        consumer = await found
-        if consumer is not None:
-            return consumer
+        self, exchange: Exchange, found: Awaitable[Who | None], place: int, left: NotOurs | None
+    ) -> Who | None:
+        who = await found
+        if who is not None:
+            return who
         following = self._ask(exchange, place + 1, left)
         if isinstance(following, NotOurs):
-            raise following.refusal()
-        return following if following is None or isinstance(following, Consumer) else await following
+            raise following.refusal(exchange)
+        return following if following is None or isinstance(following, Consumer | Claimed) else await following
 
     def refusal(self) -> Unauthorized:
         challenges = [part.challenge for part in self.parts if not part.lets_anybody_in]

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable
-from typing import Final
 
 from gateway.cache import Cache
 from gateway.claims import ClaimMapping, Revocable
-from gateway.consumers import Consumer
+from gateway.credentials import InvalidToken, Reason
+from gateway.directory.claimed import Claimed
 from gateway.metrics import GaugePart
 from gateway.problem import IssuerDown, retry_after
 from gateway.services import Services
 from plugins.jwt_auth.claims import Caller, ClaimRules, caller_of
-from plugins.jwt_auth.compact import InvalidToken, Presented, Token, TokenReader
+from plugins.jwt_auth.compact import Presented, Token, TokenReader
 from plugins.jwt_auth.foreign import ForeignTokens
 from plugins.jwt_auth.issuer_keys import IssuerKeys
 from plugins.jwt_auth.key import Key
 from plugins.jwt_auth.key_set import KeySet
 from plugins.jwt_auth.options import Config
 
-log: Final = logging.getLogger(__name__)
-
 
 class _Verified:
     """A token that was verified: `until` in nanoseconds since the epoch, `keys` the set that its `key` is in."""
 
-    __slots__ = ("consumer", "key", "keys", "revocable", "until")
+    __slots__ = ("claimed", "key", "keys", "revocable", "until")
 
     def __init__(self, caller: Caller, until: int, key: Key, keys: KeySet) -> None:
-        self.consumer, self.revocable = caller
+        self.claimed, self.revocable = caller
         self.until = until
         self.key = key
         self.keys = keys
@@ -83,11 +80,11 @@ class Verifier:
         if self.issuer_keys is not None:
             self.issuer_keys.stop()
 
-    def leaves(self, presented: Presented) -> bool:
-        """Whether the token is one that another issuer claims to have made, so that nothing here can tell of it."""
-        return self._verified.get(presented.digest) is None and self.foreign.has(presented)
+    def leaves(self, presented: Presented) -> Reason | None:
+        """Why nothing here can tell of the token, if that is so: another issuer made it, or it is none of this kind."""
+        return None if self._verified.get(presented.digest) is not None else self.foreign.why(presented)
 
-    def consumer(self, presented: Presented) -> Consumer | Awaitable[Consumer]:
+    def claimed(self, presented: Presented) -> Claimed | Awaitable[Claimed]:
         """Who the token is of; awaitable where keys must be fetched first.
 
         Raises InvalidToken, or IssuerDown where nobody can tell.
@@ -97,16 +94,12 @@ class Verifier:
             if known is not None:
                 if known.until > self._nanos() and self._still_trusts(known):
                     self._refuse_revoked(known.revocable)
-                    return known.consumer
+                    return known.claimed
                 self._verified.drop(presented.digest)
             return self._verify(presented)
-        except InvalidToken as reason:
-            self._note(reason)
+        except InvalidToken:
+            self._invalid.inc()
             raise
-
-    def _note(self, reason: InvalidToken) -> None:
-        self._invalid.inc()
-        log.debug("a token was refused: %s", reason)
 
     def _refuse_revoked(self, revocable: Revocable) -> None:
         for kind, text in revocable:
@@ -129,32 +122,32 @@ class Verifier:
         issuer = self.issuer_keys
         return (self._static, issuer.keys) if issuer is not None and issuer.known else (self._static,)
 
-    def _verify(self, presented: Presented) -> Consumer | Awaitable[Consumer]:
+    def _verify(self, presented: Presented) -> Claimed | Awaitable[Claimed]:
         if self._refused.get(presented.digest) == self._sets():
-            raise InvalidToken("the signature, once more")
+            raise InvalidToken("signature")
         token = self._reader.read(presented.text)
         self._rules.check(token.claims, self._nanos() / 1e9)
-        consumer = self._decide(presented, token)
-        if consumer is not None:
-            return consumer
+        claimed = self._decide(presented, token)
+        if claimed is not None:
+            return claimed
         issuer = self.issuer_keys
         if issuer is None or not issuer.worth_waiting:
             raise self._unknown_key()
         return self._look_again(presented, token, issuer)
 
-    async def _look_again(self, presented: Presented, token: Token, issuer: IssuerKeys) -> Consumer:
+    async def _look_again(self, presented: Presented, token: Token, issuer: IssuerKeys) -> Claimed:
         """Decide by the keys that the issuer has now."""
         await issuer.look_again()
         try:
-            consumer = self._decide(presented, token)
-            if consumer is None:
+            claimed = self._decide(presented, token)
+            if claimed is None:
                 raise self._unknown_key()
-        except InvalidToken as reason:
-            self._note(reason)
+        except InvalidToken:
+            self._invalid.inc()
             raise
-        return consumer
+        return claimed
 
-    def _decide(self, presented: Presented, token: Token) -> Consumer | None:
+    def _decide(self, presented: Presented, token: Token) -> Claimed | None:
         """Who it is by the keys that are known; None if the one that signed is not. Raises InvalidToken."""
         sets = self._sets()
         for keys in sets:
@@ -163,16 +156,16 @@ class Verifier:
                 return self._admit(presented, token, key, keys)
         if self.issuer_keys is None or any(keys.names(token.kid) for keys in sets):
             self._refused.put(presented.digest, sets)
-            raise InvalidToken("the signature")
+            raise InvalidToken("signature")
         return None
 
     def _unknown_key(self) -> InvalidToken | IssuerDown:
         if self.issuer_keys is None or self.issuer_keys.answering:
-            return InvalidToken("a key that the issuer does not have")
+            return InvalidToken("unknown key")
         self._undecided.inc()
         return IssuerDown(headers=retry_after(1.0))
 
-    def _admit(self, presented: Presented, token: Token, key: Key, keys: KeySet) -> Consumer:
+    def _admit(self, presented: Presented, token: Token, key: Key, keys: KeySet) -> Claimed:
         """The signature is right: who it is, and for how long that is remembered."""
         now = self._nanos()
         ends = self._rules.check(token.claims, now / 1e9)
@@ -181,4 +174,4 @@ class Verifier:
         until = now + self._lifetime if ends is None else min(int(ends * 1e9), now + self._lifetime)
         self._verified.put(presented.digest, _Verified(caller, until, key, keys))
         self._accepted.inc()
-        return caller.consumer
+        return caller.claimed
