@@ -45,7 +45,7 @@ class NotOurs:
 
 
 Who: TypeAlias = Consumer | Claimed
-_WHO: Final = (Consumer, Claimed)
+WHO: Final = (Consumer, Claimed)
 Found: TypeAlias = Who | NotOurs | Awaitable[Who | None] | None
 
 
@@ -94,10 +94,10 @@ class Authenticator(Plugin[C], ABC):
 
     def on_request(self, exchange: Exchange) -> Response | Awaitable[Response | None] | None:
         found = self.authenticate(exchange)
+        if found is None or isinstance(found, WHO):
+            return self._decide(exchange, found)
         if isinstance(found, NotOurs):
             raise found.refusal(exchange)
-        if found is None or isinstance(found, _WHO):
-            return self._decide(exchange, found)
         return self._wait(exchange, found)
 
     async def _wait(self, exchange: Exchange, found: Awaitable[Who | None]) -> None:
@@ -107,24 +107,20 @@ class Authenticator(Plugin[C], ABC):
 
     def _decide(self, exchange: Exchange, found: Who | None) -> Awaitable[None] | None:
         """Lets in who was found. Of who is only claimed the organization is asked first, which may take a while."""
-        if found is None:
-            raise self.refusal()
-        if isinstance(found, Consumer):
-            _admit(exchange, found)
-            return None
-        caller = self.services.directory.caller(found)
-        if caller is not None and not isinstance(caller, Consumer):
-            return self._admit_later(exchange, caller)
-        self._admit_claimed(exchange, caller)
+        caller = self.services.directory.caller(found) if isinstance(found, Claimed) else found
+        if caller is None:
+            raise self.refusal() if found is None else self.refused_token(exchange, "organization")
+        if not isinstance(caller, Consumer):
+            return self._decide_later(exchange, caller)
+        exchange.consumer = caller
+        exchange.request.identity = caller.identity
         return None
 
-    async def _admit_later(self, exchange: Exchange, finding: Awaitable[Consumer | None]) -> None:
-        self._admit_claimed(exchange, await finding)
-
-    def _admit_claimed(self, exchange: Exchange, caller: Consumer | None) -> None:
+    async def _decide_later(self, exchange: Exchange, finding: Awaitable[Consumer | None]) -> None:
+        caller = await finding
         if caller is None:
             raise self.refused_token(exchange, "organization")
-        _admit(exchange, caller)
+        _ = self._decide(exchange, caller)
 
     def refusal(self) -> Unauthorized:
         """What is raised for a missing credential and an invalid one alike."""
@@ -136,8 +132,3 @@ class Authenticator(Plugin[C], ABC):
         exchange.refused = f"token refused: {reason}"
         challenge = exchange.challenge or self.challenge
         return Unauthorized(headers={"www-authenticate": f'{challenge}, error="invalid_token"'})
-
-
-def _admit(exchange: Exchange, consumer: Consumer) -> None:
-    exchange.consumer = consumer
-    exchange.request.identity = consumer.identity

@@ -32,6 +32,10 @@ class Bounded(Generic[T]):
     def __len__(self) -> int:
         return len(self._held)
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether there is a value, which does not count as asking for it."""
+        return key in self._held
+
     def _hold(self, key: Key, entry: T) -> None:
         self._held[key] = entry
         self._held.move_to_end(key)

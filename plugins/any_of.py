@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from gateway.authentication import Authenticator, Found, NotOurs, Who
-from gateway.consumers import Consumer
-from gateway.directory.claimed import Claimed
+from gateway.authentication import WHO, Authenticator, Found, NotOurs, Who
 from gateway.exchange import Exchange
 from gateway.headers import Headers
 from gateway.options import PluginList
@@ -69,7 +67,7 @@ class AnyOf(Authenticator[Config]):
             if left is not None and part.lets_anybody_in:
                 continue
             found = part.authenticate(exchange)
-            if isinstance(found, Consumer | Claimed):
+            if isinstance(found, WHO):
                 return found
             if isinstance(found, NotOurs):
                 left = left or found
@@ -86,7 +84,7 @@ class AnyOf(Authenticator[Config]):
         following = self._ask(exchange, place + 1, left)
         if isinstance(following, NotOurs):
             raise following.refusal(exchange)
-        return following if following is None or isinstance(following, Consumer | Claimed) else await following
+        return following if following is None or isinstance(following, WHO) else await following
 
     def refusal(self) -> Unauthorized:
         challenges = [part.challenge for part in self.parts if not part.lets_anybody_in]

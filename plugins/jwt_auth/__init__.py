@@ -69,7 +69,7 @@ class JwtAuth(Authenticator[Config]):
         try:
             presented = request.headers.once(self._find)
             if self._query is not None and "?" in request.target:
-                presented = in_target(request, self._query, presented, self._only, self._stays)
+                presented = in_target(request, self._query, presented, self._in_values, self._stays)
         except ValueError:
             raise self.refused_token(exchange, "several tokens") from None
         if presented is None:
@@ -99,7 +99,7 @@ class JwtAuth(Authenticator[Config]):
         in_field = _tokens(headers.getall(self._header)) if self._header is not None else []
         in_cookies = _tokens(_cookies(headers, self._cookie)[1]) if self._cookie is not None else []
         presented = self._only([*bearers, *in_field, *in_cookies])
-        if presented is None or self._stays(presented):
+        if presented is None or self._forward or presented.foreign is not None:
             return presented
         if bearers:
             del headers["authorization"]
@@ -112,9 +112,13 @@ class JwtAuth(Authenticator[Config]):
                 headers.add("Cookie", kept)
         return presented
 
-    def _only(self, credentials: list[str]) -> Presented | None:
-        """The one token among them, however often. Raises ValueError for different ones."""
-        token = the_only(_tokens(credentials))
+    def _in_values(self, values: list[str]) -> Presented | None:
+        """The one token among the values of a parameter. Raises ValueError for different ones."""
+        return self._only(_tokens(values))
+
+    def _only(self, tokens: list[str]) -> Presented | None:
+        """The one among them, however often. Raises ValueError for different ones."""
+        token = the_only(tokens)
         if token is None:
             return None
         presented = Presented.of(token)

@@ -82,7 +82,7 @@ class Verifier:
 
     def leaves(self, presented: Presented) -> Reason | None:
         """Why nothing here can tell of the token, if that is so: another issuer made it, or it is none of this kind."""
-        return None if self._verified.get(presented.digest) is not None else self.foreign.why(presented)
+        return None if presented.digest in self._verified else self.foreign.why(presented)
 
     def claimed(self, presented: Presented) -> Claimed | Awaitable[Claimed]:
         """Who the token is of; awaitable where keys must be fetched first.

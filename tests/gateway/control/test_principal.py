@@ -1,4 +1,4 @@
-"""The bootstrap token: from the environment or a file, made where there is none, never a weak one, and how it is shown."""
+"""The bootstrap token: from the environment or a file, made where there is none, never a weak one; and showing it."""
 
 from __future__ import annotations
 
