@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator
 
@@ -74,6 +74,21 @@ class Authenticator(Plugin[C], ABC):
     """Fields that say what it alone can find out: they are taken out of requests, whichever authenticator decides."""
     challenge: str = ""
     """What a refusal asks for, in the field WWW-Authenticate (RFC 9110 §11.6.1)."""
+
+    @classmethod
+    def bearers(cls, config: C) -> Literal["none", "some", "all"]:
+        """Of which bearer tokens (RFC 6750) it says whose they are; others it leaves for those behind it in `any_of`.
+
+        API keys do not count: by their prefix everybody knows whom they are for.
+        """
+        return "none"
+
+    @classmethod
+    def in_authorization(cls, config: C) -> str | None:
+        """The scheme in which Authorization must say its credential; nothing where that field must not be there, and
+        None where it makes no difference. Of several in a row, where each must find its own, some cannot.
+        """
+        return None
 
     def __init__(self, config: C, services: Services) -> None:
         super().__init__(config, services)

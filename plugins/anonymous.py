@@ -48,6 +48,11 @@ class Anonymous(Authenticator[Config]):
     """
 
     lets_anybody_in = True
+
+    @classmethod
+    def in_authorization(cls, config: Config) -> str:
+        return ""
+
     challenge = "Anonymous"
 
     def __init__(self, config: Config, services: Services) -> None:

@@ -50,6 +50,10 @@ class KeyAuth(Authenticator[Config]):
     asks_for_secrets = True
 
     @classmethod
+    def in_authorization(cls, config: Config) -> str | None:
+        return "bearer" if config.bearer and config.header is None and config.query is None else None
+
+    @classmethod
     def explain(cls, config: Config, exchange: Exchange) -> tuple[()]:
         request = exchange.request
         if config.query is not None and not config.forward:

@@ -54,6 +54,10 @@ class BasicAuth(Authenticator[Config]):
 
     asks_for_secrets = True
 
+    @classmethod
+    def in_authorization(cls, config: Config) -> str:
+        return "basic"
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self.challenge = f'Basic realm="{config.realm}", charset="UTF-8"'

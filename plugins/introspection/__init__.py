@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 from gateway.authentication import Authenticator, Found
 from gateway.credentials import InvalidToken, credentials_of
@@ -30,6 +30,14 @@ class Introspection(Authenticator[Config]):
     """
 
     asks_for_secrets = True
+
+    @classmethod
+    def bearers(cls, config: Config) -> Literal["all"]:
+        return "all"
+
+    @classmethod
+    def in_authorization(cls, config: Config) -> str:
+        return "bearer"
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import Literal
 
 from gateway.authentication import Authenticator, Found, NotOurs
 from gateway.cookie import without_cookie
@@ -32,6 +33,15 @@ class JwtAuth(Authenticator[Config]):
     """
 
     asks_for_secrets = True
+
+    @classmethod
+    def bearers(cls, config: Config) -> Literal["none", "some"]:
+        return "some" if config.bearer else "none"
+
+    @classmethod
+    def in_authorization(cls, config: Config) -> str | None:
+        elsewhere = (config.header, config.cookie, config.query)
+        return "bearer" if config.bearer and elsewhere == (None, None, None) else None
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
