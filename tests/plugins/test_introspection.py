@@ -140,6 +140,32 @@ async def test_a_token_is_asked_about_again_after_a_while(
     assert await status(stage, plugin) == 200
 
 
+async def test_what_its_issuer_has_withdrawn_is_not_gone_back_to(
+    stage: Stage, services: Services, server: AuthorizationServer, hands: Hands
+):
+    plugin = made(services, cache={"active": "1m", "inactive": "10s", "max_staleness": "1h"})
+    assert await status(stage, plugin) == 200
+    del server.tokens["good"]
+    hands.seconds += 61
+    assert await status(stage, plugin) == 401
+    server.down = True
+    hands.seconds += 11
+    assert await status(stage, plugin) == 503
+
+
+async def test_what_was_revoked_here_is_forgotten(stage: Stage, services: Services, server: AuthorizationServer):
+    plugin = made(services)
+    server.tokens["good"] = {**ACTIVE, "jti": "j1"}
+    revoked: set[str] = set()
+    plugin._tokens._is_revoked = lambda _, text: text in revoked
+    assert await status(stage, plugin) == 200
+    server.down = True
+    revoked.add("j1")
+    assert await status(stage, plugin) == 503
+    revoked.clear()  # a revocation is kept for as long as the token may be valid, by the clock of whoever revoked it
+    assert await status(stage, plugin) == 503
+
+
 async def test_no_longer_than_it_is_valid(stage: Stage, services: Services, server: AuthorizationServer, hands: Hands):
     server.tokens["good"] = {**ACTIVE, "exp": hands.nanos() // 10**9 + 5}
     plugin = made(services, cache={"active": "1h", "max_staleness": "1h"})
