@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, Field
 
+from gateway.consumers import SUBSCRIPTION
 from gateway.directory.claimed import Claimed
 from gateway.json_path import Steps, value_at
 from gateway.options import Options
@@ -24,7 +25,6 @@ LONGEST_TEXT: Final = 256
 _MOST_WORDS: Final = 500
 _NAMES: Final = (str, int)
 _FACTS: Final = (str, int, float, bool)
-_SUBSCRIPTION: Final = re.compile(r"[!-~]{0,128}")
 
 
 def steps_of(path: str) -> Steps:
@@ -98,10 +98,10 @@ class ClaimMapping:
             "subject": paths_of(options.subject),
         }
 
-    def consumer(self, claims: Claims) -> Claimed:
+    def claimed(self, claims: Claims) -> Claimed:
         """Who the claims describe. Raises ValueError for claims that cannot stand where they are to go."""
         subscription = text_at(claims, self._subscription)
-        if not _SUBSCRIPTION.fullmatch(subscription):
+        if not SUBSCRIPTION.fullmatch(subscription):
             raise ValueError("a subscription that cannot be written down")
         attributes = {name: text_at(claims, paths, _FACTS) for name, paths in self._attributes.items()}
         return Claimed(

@@ -25,6 +25,9 @@ USER_FIELD: Final = "X-Tallygate-User"
 # What goes into a header field and a usage record: visible ASCII, of bounded length.
 _NAME: Final = re.compile(r"[!-~](?:[ -~]{0,126}[!-~])?")
 Name: TypeAlias = Annotated[str, Field(pattern=rf"^{_NAME.pattern}$")]
+SUBSCRIPTION: Final = re.compile(r"[!-~]{0,128}")
+Subscription: TypeAlias = Annotated[str, Field(pattern=rf"^{SUBSCRIPTION.pattern}$")]
+"""What usage is booked on; it may be left out."""
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 Roles: TypeAlias = Mapping[str, Iterable[str]]
@@ -146,7 +149,7 @@ class ConsumerOptions(Options):
     """Who calls; appears in logs."""
     organization: Name
     """Who pays; usage is billed to it."""
-    subscription: Annotated[str, Field(pattern=r"^[!-~]{0,128}$")] = ""
+    subscription: Subscription = ""
     """The subscription that usage is booked on."""
     keys: list[KeyOptions] = []
     """The consumer's API keys, hashed."""

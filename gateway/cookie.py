@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field
 
-if TYPE_CHECKING:
-    from gateway.headers import Headers
+from gateway.headers import TCHAR, Headers
 
-CookieName: TypeAlias = Annotated[str, Field(pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$")]
+CookieName: TypeAlias = Annotated[str, Field(pattern=rf"^{TCHAR}{{1,64}}$")]
 SameSite: TypeAlias = Literal["strict", "lax", "none"]
 
 _VALUE: Final = re.compile(r"[!#-+\--:<-\[\]-~]*")

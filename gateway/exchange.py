@@ -130,6 +130,8 @@ class Exchange(dict[Note[Any], Any]):
     """A consumers.Consumer once authentication named one."""
     challenge = ""
     """What asks for another token, in the field WWW-Authenticate, where it was a token that named the consumer."""
+    refused = ""
+    """Why authentication refused the token that was shown: for the operator, and never for who showed it."""
     decision: Any = None
     """A permissions.Decision where authorization wants it logged: always where it refused."""
     reached = -1

@@ -18,7 +18,9 @@ Line: TypeAlias = tuple[str, bytes]
 Field: TypeAlias = tuple[str, str]
 """A field's name in lower case, and its value."""
 
-_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TCHAR: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+"""A character of a token (RFC 9110 §5.6.2), such as the name of a field."""
+FIELD_NAME: Final = re.compile(f"{TCHAR}+")
 _VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 # Lines that may hold a secret are not remembered beyond the message they came in.
 _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
@@ -258,7 +260,7 @@ def _name_of(line: Line) -> str:
 
 def valid_field(name: str, value: str) -> bool:
     """Whether a field can stand in a message (RFC 9110 §5.1, §5.5)."""
-    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+    return FIELD_NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
 
 
 def _line(name: str, value: str) -> Line:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, get_args
 
 from gateway.exchange import Exchange, Response
@@ -84,8 +84,8 @@ class Plugin(Generic[C]):
         return None
 
     @classmethod
-    def refuses_part(cls, part: type[AnyPlugin], config: PluginConfig) -> str | None:
-        """Why a plugin with these options may not stand among its own; None where it may."""
+    def refuses_part(cls, part: PartSpec, before: Sequence[PartSpec]) -> str | None:
+        """Why a plugin with these options may not stand among its own, behind those; None where it may."""
         return None
 
     def __init__(self, config: C, services: Services) -> None:
@@ -140,3 +140,5 @@ class Plugin(Generic[C]):
 
 
 AnyPlugin: TypeAlias = Plugin[Any]
+PartSpec: TypeAlias = tuple[type[AnyPlugin], PluginConfig]
+"""A plugin that another lists, and its options."""

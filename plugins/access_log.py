@@ -60,7 +60,8 @@ class AccessLog(Plugin[Config]):
     Of `duration_ms`, `upstream_ms` is from the beginning of the call upstream to the head of its response, the body of
     the request included; `body_ms` is how long the body of the response then took, as fast as the upstream sends it and
     the client takes it; `gateway_ms` is all the rest. `wanted`, `allowed` and `because` are what authorization decided,
-    where it refused or is to say why it did not.
+    where it refused or is to say why it did not; of a token that was refused (401) `because` says why, as its caller
+    is not told.
 
     Lines are handed to a sink that never makes a request wait; what it cannot take is dropped and counted.
     """
@@ -110,7 +111,7 @@ class AccessLog(Plugin[Config]):
                 (request.headers.get("user-agent") or "")[:_LONGEST],
                 decision.wanted if decision is not None else None,
                 decision.allowed if decision is not None else None,
-                decision.because[:_LONGEST] if decision is not None else None,
+                decision.because[:_LONGEST] if decision is not None else exchange.refused or None,
             )
         )
 

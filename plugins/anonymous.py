@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from gateway.authentication import Authenticator
-from gateway.consumers import Consumer, Name
+from gateway.consumers import Consumer, Name, Subscription
 from gateway.exchange import Exchange
 from gateway.expiring import Expiring
 from gateway.metrics import GaugePart
@@ -29,7 +29,7 @@ class Config(PluginConfig):
     """Their name in logs, usage records and towards the upstream."""
     organization: Name
     """Who pays for them."""
-    subscription: Annotated[str, Field(pattern=r"^[!-~]{0,128}$")] = ""
+    subscription: Subscription = ""
     """The subscription that their usage is booked on."""
     roles: Annotated[list[Name], NAMES_ROLES] = []
     """Their roles: names of the section `roles`."""
@@ -48,6 +48,11 @@ class Anonymous(Authenticator[Config]):
     """
 
     lets_anybody_in = True
+
+    @classmethod
+    def in_authorization(cls, config: Config) -> str:
+        return ""
+
     challenge = "Anonymous"
 
     def __init__(self, config: Config, services: Services) -> None:

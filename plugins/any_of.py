@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from gateway.authentication import Authenticator, Found, NotOurs
-from gateway.consumers import Consumer
+from gateway.authentication import WHO, Authenticator, Found, NotOurs, Who
 from gateway.exchange import Exchange
 from gateway.headers import Headers
 from gateway.options import PluginList
-from gateway.plugin import AnyPlugin, PluginConfig
+from gateway.plugin import PartSpec, PluginConfig
 from gateway.problem import Unauthorized
 from gateway.services import Services
 
@@ -27,19 +26,25 @@ class AnyOf(Authenticator[Config]):
     is not valid is refused, and never taken for no credential at all. Without any, all of them say what they want.
     Several `jwt_auth` stand side by side: each leaves tokens of other issuers for the others.
 
-    So the order matters only to requests with several credentials. `anonymous` belongs at the end.
+    So the order matters only to requests with several credentials. `introspection`, which takes any bearer token,
+    stands behind `jwt_auth`, and `anonymous` at the end.
     """
 
     parts: tuple[Authenticator[Any], ...]  # refuses_part sees to it
 
     @classmethod
-    def refuses_part(cls, part: type[AnyPlugin], config: PluginConfig) -> str | None:
-        if issubclass(part, AnyOf):
+    def refuses_part(cls, part: PartSpec, before: Sequence[PartSpec]) -> str | None:
+        plugin, config = part
+        if issubclass(plugin, AnyOf):
             return "any_of inside any_of says no more than one list does: list these plugins in the outer one"
-        if not issubclass(part, Authenticator):
+        if not issubclass(plugin, Authenticator):
             return "does not say who calls: any_of takes authenticators"
-        if part.on_request is not Authenticator.on_request or part.hooks(config) != ["on_request"]:
+        if plugin.on_request is not Authenticator.on_request or plugin.hooks(config) != ["on_request"]:
             return "does more than say who calls: it has to stand on its own"
+        if any(other.lets_anybody_in for other, _ in before):
+            return "stands behind one that lets anybody in, which belongs at the end: list it before"
+        if plugin.bearers(config) != "none" and any(_takes_all_bearers(other) for other in before):
+            return "stands behind one that decides about all bearer tokens, and hears of none: list it before"
         return None
 
     def __init__(self, config: Config, services: Services) -> None:
@@ -68,7 +73,7 @@ class AnyOf(Authenticator[Config]):
             if left is not None and part.lets_anybody_in:
                 continue
             found = part.authenticate(exchange)
-            if isinstance(found, Consumer):
+            if isinstance(found, WHO):
                 return found
             if isinstance(found, NotOurs):
                 left = left or found
@@ -77,17 +82,22 @@ class AnyOf(Authenticator[Config]):
         return left
 
     async def _wait_for(
-        self, exchange: Exchange, found: Awaitable[Consumer | None], place: int, left: NotOurs | None
-    ) -> Consumer | None:
-        consumer = await found
-        if consumer is not None:
-            return consumer
+        self, exchange: Exchange, found: Awaitable[Who | None], place: int, left: NotOurs | None
+    ) -> Who | None:
+        who = await found
+        if who is not None:
+            return who
         following = self._ask(exchange, place + 1, left)
         if isinstance(following, NotOurs):
-            raise following.refusal()
-        return following if following is None or isinstance(following, Consumer) else await following
+            raise following.refusal(exchange)
+        return following if following is None or isinstance(following, WHO) else await following
 
     def refusal(self) -> Unauthorized:
         challenges = [part.challenge for part in self.parts if not part.lets_anybody_in]
         # Each in a field of its own (RFC 9110 §11.6.1): clients are bad at telling several in one apart.
         return Unauthorized(headers={"www-authenticate": challenges})
+
+
+def _takes_all_bearers(part: PartSpec) -> bool:
+    plugin, config = part
+    return issubclass(plugin, Authenticator) and plugin.bearers(config) == "all"

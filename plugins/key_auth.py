@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 
 from pydantic import Field, model_validator
 
 from gateway.authentication import Authenticator, Found, Realm
 from gateway.consumers import Consumer
+from gateway.credentials import credentials_of, in_target, the_only
 from gateway.directory.caller import Caller
-from gateway.exchange import Exchange, Request
+from gateway.exchange import Exchange
 from gateway.header_options import FieldName
 from gateway.headers import Headers
 from gateway.keys import LONGEST_KEY, PREFIX, digest, looks_valid
@@ -49,6 +50,10 @@ class KeyAuth(Authenticator[Config]):
     asks_for_secrets = True
 
     @classmethod
+    def in_authorization(cls, config: Config) -> str | None:
+        return "bearer" if config.bearer and config.header is None and config.query is None else None
+
+    @classmethod
     def explain(cls, config: Config, exchange: Exchange) -> tuple[()]:
         request = exchange.request
         if config.query is not None and not config.forward:
@@ -68,9 +73,12 @@ class KeyAuth(Authenticator[Config]):
 
     def authenticate(self, exchange: Exchange) -> Found:
         request = exchange.request
-        found = request.headers.once(self._find)
-        if self._query is not None and "?" in request.target:
-            found = self._in_target(request, self._query, found)
+        try:
+            found = request.headers.once(self._find)
+            if self._query is not None and "?" in request.target:
+                found = in_target(request, self._query, found, self._digest, lambda _: self._forward)
+        except ValueError:
+            raise self.refusal() from None
         if found is None:
             return None
         consumer = self._by_digest(found)
@@ -89,52 +97,33 @@ class KeyAuth(Authenticator[Config]):
         return consumer
 
     def _in_fields(self, headers: Headers) -> bytes | None:
-        """The digest of the one key in the header fields, which is taken out of them unless it is to be forwarded."""
+        """The digest of the one key in the header fields, which is taken out of them unless it is to be forwarded.
+
+        Raises ValueError for several, and what cannot be one.
+        """
         found: list[str] = []
         if self._header is not None:
             found = headers.getall(self._header) if self._forward else headers.take(self._header)
-        if self._bearer:
-            found += self._in_authorization(headers)
-        return self._only(found)
+        bearer = credentials_of(headers.getall("authorization"), "bearer") if self._bearer else None
+        if bearer is not None and bearer.startswith(PREFIX):  # else some other credential, for the upstream
+            found.append(bearer)
+            if not self._forward:
+                del headers["authorization"]
+        return self._digest(found)
 
-    def _in_authorization(self, headers: Headers) -> Iterable[str]:
-        found = headers.getall("authorization")
-        if not found:
-            return ()
-        if len(found) > 1:
-            raise self.refusal()
-        scheme, _, token = found[0].partition(" ")
-        token = token.strip(" ")
-        if scheme.lower() != "bearer" or not token.startswith(PREFIX):
-            return ()  # some other credential, for the upstream
-        if not self._forward:
-            del headers["authorization"]
-        return (token,)
-
-    def _in_target(self, request: Request, name: str, in_fields: bytes | None) -> bytes | None:
-        target, values = without_parameter(request.target, name)
-        if not values:
-            return in_fields
-        found = self._only(values)
-        if in_fields is not None and found != in_fields:
-            raise self.refusal()
-        if not self._forward:
-            request.target = target
-        return found
-
-    def _only(self, keys: list[str]) -> bytes | None:
-        """The digest of a single key, None if there is none. Refuses several, and what cannot be one.
+    def _digest(self, keys: list[str]) -> bytes | None:
+        """The digest of a single key, None if there is none. Raises ValueError for several, and what cannot be one.
 
         Fixed consumers may have keys that we have not made; with all others the checksum is right, or nobody is asked.
         """
-        if not keys:
+        key = the_only(keys)
+        if key is None:
             return None
-        key = keys[0]
-        if len(key) > LONGEST_KEY or any(other != key for other in keys[1:]):
-            raise self.refusal()
+        if len(key) > LONGEST_KEY:
+            raise ValueError("longer than any key")
         found = digest(key)
         if not looks_valid(key) and self._fixed(found) is None:
-            raise self.refusal()
+            raise ValueError("no key of ours")
         return found
 
 

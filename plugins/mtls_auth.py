@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from gateway.authentication import Authenticator, NotOurs, Realm
-from gateway.consumers import CertificateFact, Consumer
+from gateway.consumers import CertificateFact, Consumer, Subscription
 from gateway.exchange import Exchange
 from gateway.expiring import Expiring
 from gateway.headers import Headers, twins
@@ -65,7 +65,7 @@ class MappingOptions(Options):
     """Who calls, such as `{certificate.dns}`."""
     organization: CertificateTemplate
     """Who pays."""
-    subscription: Annotated[str, Field(pattern=r"^[!-~]{0,128}$")] = ""
+    subscription: Subscription = ""
     """The subscription that usage is booked on."""
 
 
@@ -121,7 +121,7 @@ class MtlsAuth(Authenticator[Config]):
             ours = not self.config.issuers or any(map(certificate.is_signed_by, self.config.issuers))
             consumer = ours and self._holder(certificate)
             self._known.put(certificate.fingerprint, consumer, _HOUR)
-        return NotOurs(self.challenge) if consumer is False else consumer
+        return NotOurs(self) if consumer is False else consumer
 
     def _holder(self, certificate: ClientCertificate) -> Consumer:
         """Raises Unauthorized for a certificate that is nobody's."""

@@ -13,7 +13,7 @@ from gateway.config.circles import check_circles
 from gateway.config.configuration import GatewayConfig
 from gateway.config.exposure import control_exposed, exposed
 from gateway.config.names import check_client_certificates, check_names, check_roles, check_upstream
-from gateway.config.order import check_needs, in_order
+from gateway.config.order import check_authentication, check_needs, in_order
 from gateway.config.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.config.reader import read
 from gateway.config.source import ConfigError, Source, Steps, descend, error_lines
@@ -83,6 +83,7 @@ class _Composition:
             for route, specs in zip(config.routes, own, strict=True)
         }
         check_needs(self._source, config._chains.values())
+        check_authentication(self._source, config._chains.values())
         check_circles(self._source, config.routes, config.chains)
 
     def _length(self, steps: Steps) -> int:
@@ -158,8 +159,9 @@ class _Composition:
         """The plugins that the options of one list."""
         key = plugin_list(plugin.config_type)
         parts = self._chain((*steps, key), repeats=True) if key is not None else []
-        for part in parts:
-            if reason := plugin.refuses_part(part.plugin, part.config):
+        specs = [(part.plugin, part.config) for part in parts]
+        for place, part in enumerate(parts):
+            if reason := plugin.refuses_part(specs[place], specs[:place]):
                 self._source.fault(part.steps, reason)
         return tuple(parts)
 

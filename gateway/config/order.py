@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gateway.authentication import Authenticator
 from gateway.config.plugin_loader import PluginSpec
 from gateway.config.source import Source
 
@@ -29,3 +30,25 @@ def check_needs(source: Source, chains: Iterable[list[PluginSpec]]) -> None:
             if spec.plugin.needs and spec.plugin.needs not in guarded:
                 source.fault(spec.steps, f"needs {spec.plugin.needs}, and no plugin of this route does that")
             guarded.add(spec.plugin.guards)
+
+
+def check_authentication(source: Source, chains: Iterable[list[PluginSpec]]) -> None:
+    """Add a fault for each authenticator that cannot find a credential behind another one, as both must."""
+    for chain in chains:
+        before: dict[str, PluginSpec] = {}  # by the scheme in which Authorization must say it
+        for spec in chain:
+            scheme = spec.plugin.in_authorization(spec.config) if issubclass(spec.plugin, Authenticator) else None
+            if scheme is None:
+                continue
+            other = next((each for said, each in before.items() if said != scheme or not _leaves(each)), None)
+            if other is not None:
+                source.fault(
+                    spec.steps,
+                    f"no request gets past both {other.name} and this: what each wants of the one field Authorization"
+                    " keeps the other from it (list them in `any_of` if either is enough)",
+                )
+            before[scheme] = spec
+
+
+def _leaves(spec: PluginSpec) -> bool:
+    return bool(getattr(spec.config, "forward", False))

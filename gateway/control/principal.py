@@ -21,6 +21,7 @@ from gateway.clock import Clock
 from gateway.control import grants
 from gateway.control.database import EVERYBODY
 from gateway.control.records import Roles
+from gateway.credentials import credentials_of
 from gateway.permissions import Grants
 from gateway.postgres import Database
 from gateway.problem import PermissionDenied, Unauthorized
@@ -70,8 +71,11 @@ class Authentication:
 
     async def authenticate(self, authorization: list[str], address: str | None) -> Principal:
         """Who asks, by its Authorization fields and its address. Raises Unauthorized and DatabaseUnavailable."""
-        scheme, _, token = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
-        if scheme.lower() != "bearer" or not token or len(token) > LONGEST_TOKEN or not token.isascii():
+        try:
+            token = credentials_of(authorization, "bearer")
+        except ValueError:
+            raise _refusal() from None
+        if not token or len(token) > LONGEST_TOKEN or not token.isascii():
             raise _refusal()
         digest = sha256(token.encode()).digest()
         if self._bootstrap is not None and compare_digest(digest, self._bootstrap):

@@ -9,19 +9,21 @@ from gateway.consumers import Consumer
 from gateway.projection import name_digest
 
 
-class Claimed(Consumer):
-    """What a token claims. What the roles in it may do, and whether there is such an organization, others know: the
-    `Directory` makes a caller of it, which is kept here until the organization is another one.
+class Claimed:
+    """What a token claims. It is no consumer: what the roles in it may do, and whether there is such an organization,
+    others know. The `Directory` makes a caller of it, which is kept here until the organization is another one.
     """
 
-    __slots__ = ("_by", "_caller", "digest")
+    __slots__ = ("_by", "_caller", "described", "digest")
 
     def __init__(self, *names: str, **facts: Any) -> None:
-        super().__init__(*names, **facts)
-        self.digest = name_digest(self.organization)
+        """Names and facts are a Consumer's. Raises ValueError as it does."""
+        self.described = Consumer(*names, **facts)
+        """As the token has it, and not to be let in."""
+        self.digest = name_digest(self.described.organization)
         """Of the organization's name, as it is looked up."""
         self._by: object = None
-        self._caller: Consumer = self
+        self._caller = self.described
 
     def known(
         self,
@@ -32,17 +34,18 @@ class Claimed(Consumer):
     ) -> Consumer:
         """The caller; made anew only where `by` is not the same object as the last time."""
         if self._by is not by:
+            said = self.described
             self._caller = Consumer(
-                self.name,
-                self.organization,
-                self.subscription or subscription,
+                said.name,
+                said.organization,
+                said.subscription or subscription,
                 plan_version,
-                self.key,
-                user=self.user,
-                roles=self.roles,
-                scopes=self.scopes,
-                permissions=tuple(dict.fromkeys((*permissions_of(self.roles), *self.permissions))),
-                attributes=self.attributes,
+                said.key,
+                user=said.user,
+                roles=said.roles,
+                scopes=said.scopes,
+                permissions=tuple(dict.fromkeys((*permissions_of(said.roles), *said.permissions))),
+                attributes=said.attributes,
             )
             self._by = by
         return self._caller

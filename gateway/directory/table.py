@@ -11,8 +11,8 @@ from asyncio import Future, get_running_loop, timeout
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+from gateway.cache import Cache
 from gateway.clock import Clock
-from gateway.directory.cache import Cache
 from gateway.directory.freshness import Era, Freshness
 from gateway.directory.look_ups import Found, LookUp, LookUps, cannot_tell
 from gateway.directory.options import DirectoryOptions

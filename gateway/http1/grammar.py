@@ -11,7 +11,9 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
 
-TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+from gateway.headers import TCHAR
+
+TOKEN: Final = TCHAR.encode() + b"++"
 _FIELD: Final = TOKEN + rb":[\t -~\x80-\xff]*+\r\n"
 # Not possessive as a whole: a group that is matches too much in Python before 3.11.5 (CPython issue 100061).
 FIELD_LINES: Final = re.compile(rb"((?:" + _FIELD + rb")*)\r\n")

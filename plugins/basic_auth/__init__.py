@@ -10,8 +10,9 @@ from unicodedata import normalize
 
 from pydantic import Field
 
-from gateway.authentication import Authenticator, Realm, credentials_of
+from gateway.authentication import Authenticator, Realm
 from gateway.consumers import Consumer
+from gateway.credentials import credentials_of
 from gateway.exchange import Exchange
 from gateway.headers import Headers
 from gateway.options import Duration
@@ -53,6 +54,10 @@ class BasicAuth(Authenticator[Config]):
 
     asks_for_secrets = True
 
+    @classmethod
+    def in_authorization(cls, config: Config) -> str:
+        return "basic"
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self.challenge = f'Basic realm="{config.realm}", charset="UTF-8"'
@@ -84,7 +89,7 @@ class BasicAuth(Authenticator[Config]):
 
     def _in_fields(self, headers: Headers) -> Credentials | None:
         try:
-            said = credentials_of(headers, "basic")
+            said = credentials_of(headers.getall("authorization"), "basic")
             if said is None:
                 return None
             found = self._logins.credentials(*read_credentials(said))

@@ -21,7 +21,7 @@ from gateway.problem import ContentTooLarge
 from gateway.services import Services
 from plugins.hmac_auth.digest import holds, read_digests
 from plugins.hmac_auth.nonces import Nonces
-from plugins.hmac_auth.signature import Signature, covers_request, read_signature, signed_text
+from plugins.hmac_auth.signature import Signature, check_component, covers_request, read_signature, signed_text
 
 ALGORITHM: Final = "hmac-sha256"
 _SEEN: Final = 100_000
@@ -30,7 +30,6 @@ _SPARE: Final = 30.0
 """Seconds that a nonce is remembered for longer than its signature counts: the clocks of processes may differ, and a
 request may have waited since it was admitted."""
 _NONCE: Final = re.compile(r"[ -~]{8,128}")
-_COMPONENT: Final = re.compile(r"@[a-z\-]+|[a-z0-9!#$%&'*+\-.^_`|~]+")
 
 
 class Config(PluginConfig):
@@ -61,8 +60,7 @@ class Config(PluginConfig):
     @classmethod
     def _components_are_names(cls, value: list[str]) -> list[str]:
         for name in value:
-            if not _COMPONENT.fullmatch(name):
-                raise ValueError(f"not a component: {name!r} (write a field in lower case, or @scheme and the like)")
+            check_component(name)
         return value
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote
 
 from gateway.exchange import Request
-from gateway.headers import Headers
+from gateway.headers import FIELD_NAME, Headers
 from plugins.hmac_auth.structured_fields import InnerList, Item, read_dictionary, write_item, write_parameters
 
 T = TypeVar("T")
 
-_FIELD: Final = re.compile(r"[a-z0-9!#$%&'*+\-.^_`|~]+")
+_PARAMETER: Final = "@query-param"
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _LONGEST: Final = 16 * 1024
 """Characters that Signature-Input and Signature may have each."""
@@ -107,19 +106,23 @@ def _combined(headers: Headers, name: str) -> str:
 
 def _component(item: Item, request: Request) -> str:
     name = str(item.value)
-    if name == "@query-param":
+    if name == _PARAMETER:
         return _query_parameter(item, request.query)
     if item.parameters:
         raise ValueError("a component with parameters that are not understood")
     if name in _DERIVED:
         return _DERIVED[name](request)
-    if not _FIELD.fullmatch(name):
+    if not _is_field(name):
         raise ValueError("not a component")
     if name == "host":
         return request.host
     if name == "content-length" and request.body.length is not None:
         return str(request.body.length)
     return _combined(request.headers, name)
+
+
+def _is_field(name: str) -> bool:
+    return FIELD_NAME.fullmatch(name) is not None and name == name.lower()
 
 
 def _authority(request: Request) -> str:
@@ -136,7 +139,14 @@ _DERIVED: Final[Mapping[str, Callable[[Request], str]]] = {
     "@path": lambda request: request.path,
     "@query": lambda request: f"?{request.query}",
 }
-"""Components that are no fields (RFC 9421 §2.2)."""
+"""Components that are no fields (RFC 9421 §2.2), but for `@query-param`, of which there may be many."""
+
+
+def check_component(name: str) -> None:
+    """Raises ValueError for a component that no request has."""
+    if name not in (*_DERIVED, _PARAMETER) and not _is_field(name):
+        there_are = ", ".join((*_DERIVED, _PARAMETER))
+        raise ValueError(f"not a component: {name!r} (write a field in lower case, or one of {there_are})")
 
 
 def _query_parameter(item: Item, query: str) -> str:

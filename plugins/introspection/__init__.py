@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
-from typing import Final
+from typing import Final, Literal
 
-from gateway.authentication import Authenticator, credentials_of
-from gateway.consumers import Consumer
+from gateway.authentication import Authenticator, Found
+from gateway.credentials import InvalidToken, credentials_of
+from gateway.directory.claimed import Claimed
 from gateway.exchange import Exchange
 from gateway.headers import Headers
 from gateway.keys import PREFIX
-from gateway.problem import Unauthorized
 from gateway.services import Services
 from plugins.introspection.options import Config
 from plugins.introspection.tokens import Presented, Tokens
@@ -22,7 +21,8 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # b64token, RFC 6750 §2.1
 
 
 class Introspection(Authenticator[Config]):
-    """Takes any bearer token that is not one of our own API keys: list `jwt_auth` before it where both are used.
+    """Takes any bearer token that is not one of our own API keys: list `jwt_auth` before it where both are used, which
+    leaves it what only looks like a JWT.
 
     An answer is remembered for a while, and requests with the same token share one question. While the issuer does not
     answer, tokens that nobody knows are answered with 503. A token that is bound to a key or a certificate (`cnf`) is
@@ -31,10 +31,17 @@ class Introspection(Authenticator[Config]):
 
     asks_for_secrets = True
 
+    @classmethod
+    def bearers(cls, config: Config) -> Literal["all"]:
+        return "all"
+
+    @classmethod
+    def in_authorization(cls, config: Config) -> str:
+        return "bearer"
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self.challenge = f'Bearer realm="{config.realm}"'
-        self._invalid = f'{self.challenge}, error="invalid_token"'
         self._find = self._in_fields  # bound once: `Headers.once` knows it again
         self._tokens = services.joint(("introspection", config.model_dump_json()), lambda: Tokens(config, services))
 
@@ -47,33 +54,33 @@ class Introspection(Authenticator[Config]):
     async def stop(self) -> None:
         self._tokens.release()
 
-    def authenticate(self, exchange: Exchange) -> Consumer | Awaitable[Consumer] | None:
-        presented = exchange.request.headers.once(self._find)
+    def authenticate(self, exchange: Exchange) -> Found:
+        try:
+            presented = exchange.request.headers.once(self._find)
+        except InvalidToken as error:
+            raise self.refused_token(exchange, error.reason) from None
         if presented is None:
             return None
         exchange.challenge = self.challenge
-        consumer = self._tokens.known(presented.digest)
-        return consumer if consumer is not None else self._ask(presented)
+        claimed = self._tokens.known(presented.digest)
+        return claimed if claimed is not None else self._ask(exchange, presented)
 
-    def _refuse(self) -> Unauthorized:
-        """A token that is not valid (RFC 6750 §3.1)."""
-        return Unauthorized(headers={"www-authenticate": self._invalid})
-
-    async def _ask(self, presented: Presented) -> Consumer:
-        consumer = await self._tokens.ask(presented)
-        if consumer is None:
-            raise self._refuse()
-        return consumer
+    async def _ask(self, exchange: Exchange, presented: Presented) -> Claimed:
+        try:
+            return await self._tokens.ask(presented)
+        except InvalidToken as error:
+            raise self.refused_token(exchange, error.reason) from None
 
     def _in_fields(self, headers: Headers) -> Presented | None:
+        """Raises InvalidToken for what cannot be one."""
         try:
-            token = credentials_of(headers, "bearer")
+            token = credentials_of(headers.getall("authorization"), "bearer")
         except ValueError:
-            raise self._refuse() from None
+            raise InvalidToken("several tokens") from None
         if token is None or token.startswith(PREFIX):
             return None
         if len(token) > self.config.max_size or not _TOKEN.fullmatch(token):
-            raise self._refuse()
+            raise InvalidToken("malformed")
         if not self.config.forward:
             del headers["authorization"]
         return self._tokens.presented(token)

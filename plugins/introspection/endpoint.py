@@ -6,6 +6,7 @@ import logging
 from asyncio import timeout
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any, Final, Literal
 from urllib.parse import quote_plus, urlencode
 
@@ -19,7 +20,8 @@ from gateway.problem import IssuerDown, retry_after
 
 _LARGEST: Final = 64 * 1024
 _RESTS: Final = 1.0
-"""Seconds in which it is not asked again after it gave no answer at all: who waits for it must not pile up."""
+"""Seconds in which it is not asked again after it gave no answer, and none to any other question meanwhile: who waits
+for it must not pile up. One that it answers others beside may just not be able to cope with this token."""
 _QUIET: Final = 60.0
 """Seconds between two lines in the log about what fails."""
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -49,6 +51,7 @@ class Endpoint:
         self._forward = forward
         self._now = now
         self._rests_until = 0.0
+        self._heard_at = -inf
         self._quiet_until = 0.0
         self._fields = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         self._form = {"token_type_hint": "access_token"}
@@ -66,14 +69,18 @@ class Endpoint:
 
     async def ask(self, token: str) -> dict[str, Any]:
         """What it says about the token: `active`, and claims. Raises IssuerDown."""
-        if self._now() < self._rests_until:
+        asked_at = self._now()
+        if asked_at < self._rests_until:
             raise IssuerDown(headers=retry_after(_RESTS))
         try:
             async with timeout(self._within):
                 status, content = await self._answer(token)
         except Exception as error:  # noqa: BLE001 - whatever it was: there is no answer
-            self._rests_until = self._now() + _RESTS
-            raise self._failure(str(error) or type(error).__name__) from None
+            if self._heard_at < asked_at:
+                self._rests_until = self._now() + _RESTS
+            late = isinstance(error, TimeoutError)
+            raise self._failure(f"no answer within {self._within:g} s" if late else _said(error)) from None
+        self._heard_at = self._now()
         found = _members(content) if status == 200 else {}
         if type(found.get("active")) is not bool:  # no rest: the next token may be one that it can cope with
             raise self._failure(f"an answer with status {status} that does not say whether the token is active")
@@ -97,6 +104,10 @@ class Endpoint:
             return response.status, await _content(response.body)
         finally:
             response.close()
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 async def _content(body: Body | bytes) -> bytes:

@@ -7,7 +7,8 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from gateway.claims import ClaimMapping, OneOrMore, Revocable, is_for, moment_of
-from gateway.consumers import Consumer
+from gateway.credentials import InvalidToken, Reason
+from gateway.directory.claimed import Claimed
 from gateway.expiring import Expiring
 from gateway.metrics import GaugePart
 from gateway.problem import IssuerDown, Overloaded
@@ -32,7 +33,7 @@ class _Known(NamedTuple):
     monotonic clock).
     """
 
-    consumer: Consumer
+    claimed: Claimed
     revocable: Revocable
     fresh_until: float
 
@@ -64,8 +65,8 @@ class Tokens:
         )
         most = config.cache.max_tokens
         self._active: Expiring[_Known] = Expiring(most, now, GaugePart(sizes.labels("active")))
-        self._inactive: Expiring[bool] = Expiring(most, now, GaugePart(sizes.labels("inactive")))
-        self._questions: SingleFlight[Consumer | None] = SingleFlight(
+        self._inactive: Expiring[Reason] = Expiring(most, now, GaugePart(sizes.labels("inactive")))
+        self._questions: SingleFlight[Claimed] = SingleFlight(
             "introspection", services.background, config.max_in_flight
         )
 
@@ -85,10 +86,10 @@ class Tokens:
         """A token, made ready."""
         return Presented(token, blake2b(token.encode(), key=self._key, digest_size=32).digest())
 
-    def known(self, digest: bytes) -> Consumer | None:
+    def known(self, digest: bytes) -> Claimed | None:
         """Who holds the token, if that need not be asked."""
         known = self._held(digest)
-        return known.consumer if known is not None and self._clock.monotonic() < known.fresh_until else None
+        return known.claimed if known is not None and self._clock.monotonic() < known.fresh_until else None
 
     def _held(self, digest: bytes) -> _Known | None:
         """What is remembered of a token that has not been revoked since."""
@@ -101,54 +102,64 @@ class Tokens:
     def _revoked(self, revocable: Revocable) -> bool:
         return any(self._is_revoked(kind, text) for kind, text in revocable)
 
-    async def ask(self, presented: Presented) -> Consumer | None:
-        """Who holds the token; None if it is not active. Raises IssuerDown, and Overloaded."""
-        if self._inactive.get(presented.digest):
-            return None
+    async def ask(self, presented: Presented) -> Claimed:
+        """Who holds the token. Raises InvalidToken, IssuerDown, and Overloaded."""
+        reason = self._inactive.get(presented.digest)
+        if reason is not None:
+            raise InvalidToken(reason)
         try:
             return await self._questions.join(presented.digest, lambda: self._ask(presented))
         except (IssuerDown, Overloaded):  # a flood of invented tokens keeps out nobody who is known
             stale = self._held(presented.digest)
             if stale is None:
                 raise
-            return stale.consumer
+            return stale.claimed
 
-    async def _ask(self, presented: Presented) -> Consumer | None:
+    async def _ask(self, presented: Presented) -> Claimed:
         answer = await self._endpoint.ask(presented.token)
         now, cache = self._clock.nanos() / 1e9, self._config.cache
         try:
-            consumer, revocable, expires = self._read(answer, now)
-        except ValueError:  # not for us, whatever else it may be
+            claimed, revocable, expires = self._read(answer, now)
+        except InvalidToken as error:
             self._active.drop(presented.digest)
-            self._inactive.put(presented.digest, True, cache.inactive)
-            return None
+            self._inactive.put(presented.digest, error.reason, cache.inactive)
+            raise
         left = float("inf") if expires is None else expires - now
-        known = _Known(consumer, revocable, self._clock.monotonic() + min(cache.active, left))
+        known = _Known(claimed, revocable, self._clock.monotonic() + min(cache.active, left))
         self._active.put(presented.digest, known, min(cache.active + cache.max_staleness, left))
-        return consumer
+        return claimed
 
-    def _read(self, answer: dict[str, Any], now: float) -> tuple[Consumer, Revocable, float | None]:
-        """Who the answer is about, what its token can be revoked by, and when that ends.
+    def _read(self, answer: dict[str, Any], now: float) -> tuple[Claimed, Revocable, float | None]:
+        """Who the answer is about, what its token can be revoked by, and when that ends. Raises InvalidToken."""
+        if not answer["active"]:
+            raise InvalidToken("not active")
+        try:
+            expires = self._check(answer, now)
+            revocable, claimed = self._mapping.revocable(answer), self._mapping.claimed(answer)
+        except ValueError:
+            raise InvalidToken("claims") from None
+        if self._revoked(revocable):  # here, whatever its issuer says
+            raise InvalidToken("revoked")
+        return claimed, revocable, expires
 
-        Raises ValueError for a token that is not to be taken.
-        """
-        if not answer["active"] or answer.get("cnf") is not None:
-            raise ValueError("not active, or bound to a key")
+    def _check(self, answer: dict[str, Any], now: float) -> float | None:
+        """When an active token ends, if it is for us. Raises InvalidToken, and ValueError for what makes no sense."""
+        if answer.get("cnf") is not None:
+            raise InvalidToken("bound to a key")
         kind = answer.get("token_type", "bearer")
         if not isinstance(kind, str) or kind.lower() not in _BEARERS:
-            raise ValueError("not a bearer token")
+            raise InvalidToken("another type")
         expires, begins = moment_of(answer, "exp"), moment_of(answer, "nbf")
-        if (expires is not None and expires <= now) or (begins is not None and begins > now):
-            raise ValueError("not valid now")
+        if expires is not None and expires <= now:
+            raise InvalidToken("expired")
+        if begins is not None and begins > now:
+            raise InvalidToken("not valid yet")
         issuer = answer.get("iss")
         if self._issuers is not None and (not isinstance(issuer, str) or issuer not in self._issuers):
-            raise ValueError("another issuer")
+            raise InvalidToken("another issuer")
         if not is_for(answer, self._audiences):
-            raise ValueError("another audience")
-        revocable = self._mapping.revocable(answer)
-        if self._revoked(revocable):
-            raise ValueError("revoked here, whatever its issuer says")
-        return self._mapping.consumer(answer), revocable, expires
+            raise InvalidToken("another audience")
+        return expires
 
 
 def _set(texts: OneOrMore | None) -> frozenset[str] | None:

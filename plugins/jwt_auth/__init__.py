@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import NoReturn
+from typing import Literal
 
 from gateway.authentication import Authenticator, Found, NotOurs
-from gateway.consumers import Consumer
 from gateway.cookie import without_cookie
-from gateway.exchange import Exchange, Request
+from gateway.credentials import InvalidToken, credentials_of, in_target, the_only
+from gateway.directory.claimed import Claimed
+from gateway.exchange import Exchange
 from gateway.headers import Headers
-from gateway.path import without_parameter
-from gateway.problem import Unauthorized
 from gateway.services import Services
-from plugins.jwt_auth.compact import InvalidToken, Presented, looks_like_token
+from plugins.jwt_auth.compact import Presented, looks_like_token
 from plugins.jwt_auth.issuer_keys import IssuerKeys
 from plugins.jwt_auth.options import Config
 from plugins.jwt_auth.verifier import Verifier
@@ -22,9 +21,11 @@ __all__ = ["Config", "JwtAuth"]
 
 
 class JwtAuth(Authenticator[Config]):
-    """Refuses with 401 and never says why. What is no JWT, such as an API key, is left for other authenticators. While
-    nobody can tell whether a token is valid, because its issuer's keys could not be fetched, it is answered with 503.
-    In `any_of`, a token whose `iss` is another one is left for the other `jwt_auth` in the list: one for each issuer.
+    """Refuses with 401 and never says why; the access log and `tallygate_tokens_refused_total` do. What is no JWT, such
+    as an API key, is left for other authenticators, and in `any_of` what only looks like one, such as a token that is
+    encrypted. While nobody can tell whether a token is valid, because its issuer's keys could not be fetched, it is
+    answered with 503. In `any_of`, a token whose `iss` is another one is left for the other `jwt_auth` in the list: one
+    for each issuer.
 
     Tokens are read as strictly as RFC 8725 advises: one whose header has `crit`, `jku`, `jwk`, `x5u`, `x5c`, `b64`,
     `zip` or `enc`, or that holds another token, is refused; all other members are ignored (RFC 7515 §4), `x5t` among
@@ -32,6 +33,15 @@ class JwtAuth(Authenticator[Config]):
     """
 
     asks_for_secrets = True
+
+    @classmethod
+    def bearers(cls, config: Config) -> Literal["none", "some"]:
+        return "some" if config.bearer else "none"
+
+    @classmethod
+    def in_authorization(cls, config: Config) -> str | None:
+        elsewhere = (config.header, config.cookie, config.query)
+        return "bearer" if config.bearer and elsewhere == (None, None, None) else None
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
@@ -41,11 +51,9 @@ class JwtAuth(Authenticator[Config]):
         self._forward = config.forward
         self._find = self._in_fields  # bound once: `Headers.once` knows it again
         self.challenge = f'Bearer realm="{config.realm}"'
-        self._invalid = f'{self.challenge}, error="invalid_token"'
-        self._left = NotOurs(self._invalid)
         key = ("jwt_auth", config.model_dump_json())
         self._verifier = services.joint(key, lambda: Verifier(config, services, self._issuer_keys()))
-        self._consumer = self._verifier.consumer
+        self._claimed = self._verifier.claimed
 
     def _issuer_keys(self) -> IssuerKeys | None:
         """The keys that the issuer publishes; one for all plugins that fetch the same in the same way."""
@@ -71,34 +79,37 @@ class JwtAuth(Authenticator[Config]):
         try:
             presented = request.headers.once(self._find)
             if self._query is not None and "?" in request.target:
-                presented = self._in_target(request, self._query, presented)
-            if presented is None:
-                return None
-            if presented.foreign:
-                return self._left
-            found = self._consumer(presented)
-        except InvalidToken:
-            self._refuse()
+                presented = in_target(request, self._query, presented, self._in_values, self._stays)
+        except ValueError:
+            raise self.refused_token(exchange, "several tokens") from None
+        if presented is None:
+            return None
+        if presented.foreign is not None:
+            return NotOurs(self, presented.foreign)
         exchange.challenge = self.challenge
-        return found if isinstance(found, Consumer) else self._waited(found)
+        try:
+            found = self._claimed(presented)
+        except InvalidToken as error:
+            raise self.refused_token(exchange, error.reason) from None
+        return found if isinstance(found, Claimed) else self._waited(exchange, found)
 
-    async def _waited(self, found: Awaitable[Consumer]) -> Consumer:
+    async def _waited(self, exchange: Exchange, found: Awaitable[Claimed]) -> Claimed:
         try:
             return await found
-        except InvalidToken:
-            self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        """A token that is not valid, whatever is wrong with it (RFC 6750 §3.1)."""
-        raise Unauthorized(headers={"www-authenticate": self._invalid}) from None
+        except InvalidToken as error:
+            raise self.refused_token(exchange, error.reason) from None
 
     def _in_fields(self, headers: Headers) -> Presented | None:
-        """The one token in the header fields, which is taken out of them unless it is foreign, or to be forwarded."""
-        bearers = _in_authorization(headers) if self.config.bearer else []
+        """The one token in the header fields, which is taken out of them unless it is foreign, or to be forwarded.
+
+        Raises ValueError for several.
+        """
+        said = credentials_of(headers.getall("authorization"), "bearer") if self.config.bearer else None
+        bearers = _tokens([said]) if said is not None else []
         in_field = _tokens(headers.getall(self._header)) if self._header is not None else []
         in_cookies = _tokens(_cookies(headers, self._cookie)[1]) if self._cookie is not None else []
         presented = self._only([*bearers, *in_field, *in_cookies])
-        if presented is None or presented.foreign or self._forward:
+        if presented is None or self._forward or presented.foreign is not None:
             return presented
         if bearers:
             del headers["authorization"]
@@ -111,34 +122,21 @@ class JwtAuth(Authenticator[Config]):
                 headers.add("Cookie", kept)
         return presented
 
-    def _in_target(self, request: Request, name: str, in_fields: Presented | None) -> Presented | None:
-        target, values = without_parameter(request.target, name)
-        presented = self._only(_tokens(values))
-        if presented is None:
-            return in_fields
-        if in_fields is not None and presented != in_fields:
-            raise InvalidToken("two tokens")
-        if not (presented.foreign or self._forward):
-            request.target = target
-        return presented
+    def _in_values(self, values: list[str]) -> Presented | None:
+        """The one token among the values of a parameter. Raises ValueError for different ones."""
+        return self._only(_tokens(values))
 
     def _only(self, tokens: list[str]) -> Presented | None:
-        """The one token among them, however often. Raises InvalidToken for different ones."""
-        if not tokens:
+        """The one among them, however often. Raises ValueError for different ones."""
+        token = the_only(tokens)
+        if token is None:
             return None
-        if len(tokens) > 1 and len(set(tokens)) > 1:
-            raise InvalidToken("several tokens")
-        presented = Presented.of(tokens[0])
-        return presented._replace(foreign=True) if self._verifier.leaves(presented) else presented
+        presented = Presented.of(token)
+        foreign = self._verifier.leaves(presented)
+        return presented if foreign is None else presented._replace(foreign=foreign)
 
-
-def _in_authorization(headers: Headers) -> list[str]:
-    """The token that Authorization says to bearers. Raises InvalidToken for several such fields."""
-    fields = headers.getall("authorization")
-    if len(fields) > 1:
-        raise InvalidToken("several fields Authorization")
-    scheme, _, credentials = fields[0].partition(" ") if fields else ("", "", "")
-    return _tokens([credentials.strip(" ")]) if scheme.lower() == "bearer" else []
+    def _stays(self, presented: Presented) -> bool:
+        return self._forward or presented.foreign is not None
 
 
 def _cookies(headers: Headers, name: str) -> tuple[str, list[str]]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.claims import LONGEST_TEXT, ClaimMapping, Claims, Revocable, is_for, moment_of, steps_of
-from gateway.consumers import Consumer
+from gateway.credentials import InvalidToken
+from gateway.directory.claimed import Claimed
 from gateway.json_path import value_at
-from plugins.jwt_auth.compact import InvalidToken
 from plugins.jwt_auth.options import Config
 
 
 class Caller(NamedTuple):
     """Who a token says it is, and what it can be revoked by."""
 
-    consumer: Consumer
+    claimed: Claimed
     revocable: Revocable
 
 
@@ -37,43 +37,43 @@ class ClaimRules:
         try:
             self._check_names(claims)
             return self._check_times(claims, now)
-        except ValueError as error:
-            raise InvalidToken(str(error)) from None
+        except ValueError:
+            raise InvalidToken("claims") from None
 
     def _check_names(self, claims: Claims) -> None:
         for name in ("iss", "sub", "jti"):
             if name in claims and not (isinstance(claims[name], str) and len(claims[name]) <= LONGEST_TEXT):
-                raise InvalidToken(f"`{name}` is not a text of reasonable length")
+                raise InvalidToken("claims")
         if self._issuers is not None and claims.get("iss") not in self._issuers:
             raise InvalidToken("another issuer")
         if not is_for(claims, self._audiences):
             raise InvalidToken("another audience")
         if not all(value_at(claims, steps) is not None for steps in self._required):
-            raise InvalidToken("a claim that is required is missing")
+            raise InvalidToken("claims")
 
     def _check_times(self, claims: Claims, now: float) -> float | None:
         expires, begins, issued = (moment_of(claims, name) for name in ("exp", "nbf", "iat"))
         if expires is None and self._require_expiry:
-            raise InvalidToken("no `exp`")
+            raise InvalidToken("claims")
         if expires is not None and now >= expires + self._leeway:
             raise InvalidToken("expired")
         if begins is not None and now < begins - self._leeway:
             raise InvalidToken("not valid yet")
         if issued is not None and now < issued - self._leeway:
-            raise InvalidToken("issued in the future")
+            raise InvalidToken("not valid yet")
         if self._max_lifetime is not None and (
             expires is None or issued is None or expires - issued > self._max_lifetime
         ):
-            raise InvalidToken("valid for longer than is allowed")
+            raise InvalidToken("lifetime")
         return None if expires is None else expires + self._leeway
 
 
 def caller_of(claims: Claims, mapping: ClaimMapping) -> Caller:
     """Who the claims describe. Raises InvalidToken for claims that cannot stand where they are to go."""
     try:
-        return Caller(mapping.consumer(claims), mapping.revocable(claims))
-    except ValueError as error:
-        raise InvalidToken(str(error)) from None
+        return Caller(mapping.claimed(claims), mapping.revocable(claims))
+    except ValueError:
+        raise InvalidToken("claims") from None
 
 
 def _set(texts: list[str] | None) -> frozenset[str] | None:

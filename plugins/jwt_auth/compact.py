@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
+from gateway.credentials import InvalidToken, Reason
 from plugins.jwt_auth.strict_json import read_object
 
 LONGEST_KID: Final = 256
@@ -23,18 +24,14 @@ _NOT_TAKEN: Final = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip",
 _MEDIA: Final = "application/"
 
 
-class InvalidToken(Exception):
-    """A token is not valid. The text says why, for a log; it repeats nothing of the token."""
-
-
 class Presented(NamedTuple):
-    """A token as a request brought it, and its SHA-256, made once for requests that repeat it. A `foreign` one is for
-    others to judge.
+    """A token as a request brought it, and its SHA-256, made once for requests that repeat it. `foreign` says why it is
+    for others to judge, if it is.
     """
 
     text: str
     digest: bytes
-    foreign: bool = False
+    foreign: Reason | None = None
 
     @classmethod
     def of(cls, text: str) -> Presented:
@@ -78,35 +75,35 @@ class TokenReader:
     def read(self, text: str) -> Token:
         """The parts of a token, its header checked. Raises InvalidToken."""
         if len(text) > self._longest:
-            raise InvalidToken("longer than is allowed")
+            raise InvalidToken("malformed")
         parts = text.split(".")
         if len(parts) != 3:
-            raise InvalidToken("not three parts")
+            raise InvalidToken("malformed")
         try:
             raw_header, raw_claims, signature = map(decode_part, parts)
             header, claims = read_object(raw_header), read_object(raw_claims)
-        except ValueError as error:
-            raise InvalidToken(str(error)) from None
+        except ValueError:
+            raise InvalidToken("malformed") from None
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in self._algorithms:
-            raise InvalidToken("an algorithm that is not allowed")
+            raise InvalidToken("algorithm")
         self._check(header)
         return Token(algorithm, _kid(header), claims, text[: text.rindex(".")].encode("ascii"), signature)
 
     def _check(self, header: dict[str, Any]) -> None:
         if not _NOT_TAKEN.isdisjoint(header):
-            raise InvalidToken("a header that names its own key, or asks for more than is understood")
+            raise InvalidToken("header")
         kind = _media_type(header, "typ")
         if (kind if kind is not None else "jwt") not in self._types:
-            raise InvalidToken("another type of token")
+            raise InvalidToken("another type")
         if _media_type(header, "cty") == "jwt":
-            raise InvalidToken("a token inside a token")
+            raise InvalidToken("another type")
 
 
 def _kid(header: dict[str, Any]) -> str | None:
     kid = header.get("kid")
     if "kid" in header and not (isinstance(kid, str) and 0 < len(kid) <= LONGEST_KID):
-        raise InvalidToken("not the name of a key")
+        raise InvalidToken("header")
     return kid
 
 
@@ -116,5 +113,5 @@ def _media_type(header: dict[str, Any], name: str) -> str | None:
         return None
     value = header[name]
     if not isinstance(value, str):
-        raise InvalidToken(f"a {name} that is no text")
+        raise InvalidToken("header")
     return value.lower().removeprefix(_MEDIA)

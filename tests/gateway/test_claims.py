@@ -16,7 +16,7 @@ AUTH0 = {"sub": "u1", "https://acme.dev/org": "acme", "permissions": ["books:rea
 
 
 def consumer(claims: dict[str, Any], **options: Any) -> Consumer:
-    return ClaimMapping(ClaimsOptions(**options)).consumer(claims)
+    return ClaimMapping(ClaimsOptions(**options)).claimed(claims).described
 
 
 def test_claims_are_found_by_their_paths():

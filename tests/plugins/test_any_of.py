@@ -136,7 +136,7 @@ routes:
 def loaded(*lines: str, listener: str = "") -> Any:
     text = TEXT.replace(":8080", f":8080{listener}")
     Path("gateway.yaml").write_text(text + "".join(f"            - {line}\n" for line in lines))
-    return load("gateway.yaml", {"SECRET": "hunter2"})
+    return load("gateway.yaml", {"SECRET": "hunter2" * 5})
 
 
 def complaints(*lines: str) -> list[str]:
@@ -151,9 +151,9 @@ def test_what_is_wrong_inside_is_said_with_its_line(here: Path) -> None:
         "compress:",
         "basic_auth: {remember: 5}",
         "any_of: {plugins: [key_auth: {}]}",
-        "anonymous:",
         "key_oath:",
         "key_auth",
+        "anonymous:",
     ) == [
         'gateway.yaml:9: routes[0].plugins.any_of.plugins.key_auth: unknown key "headr" (did you mean "header"?)',
         (
@@ -168,12 +168,12 @@ def test_what_is_wrong_inside_is_said_with_its_line(here: Path) -> None:
             "gateway.yaml:12: routes[0].plugins.any_of.plugins.any_of: any_of inside any_of says no more than one list "
             "does: list these plugins in the outer one"
         ),
-        'gateway.yaml:13: routes[0].plugins.any_of.plugins.anonymous: missing key "organization"',
         (
-            'gateway.yaml:14: routes[0].plugins.any_of.plugins.key_oath: unknown plugin "key_oath" '
+            'gateway.yaml:13: routes[0].plugins.any_of.plugins.key_oath: unknown plugin "key_oath" '
             '(did you mean "key_auth"?)'
         ),
-        "gateway.yaml:15: routes[0].plugins.any_of.plugins[6]: a plugin is an entry with a colon: `- key_auth:`",
+        "gateway.yaml:14: routes[0].plugins.any_of.plugins[5]: a plugin is an entry with a colon: `- key_auth:`",
+        'gateway.yaml:15: routes[0].plugins.any_of.plugins.anonymous: missing key "organization"',
     ]
 
 
@@ -194,21 +194,103 @@ def test_one_that_does_more_than_say_who_calls_stands_on_its_own() -> None:
         def on_request(self, exchange: Exchange) -> None: ...
 
     for kind in (Chatty, Wilful):
-        assert "on its own" in (AnyOf.refuses_part(kind, PluginConfig()) or "")
-    assert AnyOf.refuses_part(Waiting, PluginConfig()) is None
+        assert "on its own" in (AnyOf.refuses_part((kind, PluginConfig()), []) or "")
+    assert AnyOf.refuses_part((Waiting, PluginConfig()), []) is None
+
+
+JWT = (
+    "jwt_auth: {issuer: a, audience: b, algorithms: [HS256], keys: {static: [{id: k, secret: %s}]},"
+    " claims: {organization: o}%s}"
+)
+ASKING = "introspection: {upstream: demo, path: /i, client_id: a, client_secret: b, claims: {organization: o}}"
+GUESTS = "anonymous: {organization: o}"
+BEHIND_ANYBODY = "stands behind one that lets anybody in, which belongs at the end: list it before"
+BEHIND_BEARERS = "stands behind one that decides about all bearer tokens, and hears of none: list it before"
+
+
+def jwt(more: str = "") -> str:
+    return JWT % ("x" * 40, more)
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([GUESTS, "key_auth:"], f"key_auth: {BEHIND_ANYBODY}"),
+        (["key_auth:", GUESTS, GUESTS], f"anonymous: {BEHIND_ANYBODY}"),
+        ([ASKING, jwt()], f"jwt_auth: {BEHIND_BEARERS}"),
+        ([ASKING, "key_auth:", ASKING], f"introspection: {BEHIND_BEARERS}"),
+    ],
+)
+def test_what_would_never_be_asked_is_refused(here: Path, lines: list[str], why: str) -> None:
+    place = f"gateway.yaml:{8 + len(lines)}: routes[0].plugins.any_of.plugins"
+    assert complaints(*lines) == [f"{place}.{why}"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [jwt(), jwt(), ASKING, "key_auth:", "basic_auth:", GUESTS],
+        [ASKING, jwt(", bearer: false, cookie: session")],
+        ["key_auth:", ASKING],
+    ],
+)
+def test_what_has_its_turn_is_not(here: Path, lines: list[str]) -> None:
+    loaded(*lines)
+
+
+# In a row
+
+
+def in_a_row(*lines: str) -> Any:
+    head, _, _ = TEXT.partition("      - any_of")
+    Path("gateway.yaml").write_text(head + "".join(f"      - {line}\n" for line in lines))
+    return load("gateway.yaml", {})
+
+
+BEARER_KEYS = "key_auth: {header: null}"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (jwt(), ASKING),
+        (ASKING, jwt()),
+        (BEARER_KEYS, "basic_auth:"),
+        ("basic_auth: {forward: true}", jwt()),
+        (GUESTS, "basic_auth:"),
+        ("basic_auth:", GUESTS),
+    ],
+)
+def test_two_that_no_request_gets_past_are_refused(here: Path, first: str, second: str) -> None:
+    names = [line.partition(":")[0] for line in (first, second)]
+    with pytest.raises(ConfigError) as caught:
+        in_a_row(first, "cors: {origins: [https://a.example]}", second)
+    (error,) = caught.value.errors
+    assert error == (
+        f"gateway.yaml:9: routes[0].plugins.{names[1]}: no request gets past both {names[0]} and this: what each wants"
+        " of the one field Authorization keeps the other from it (list them in `any_of` if either is enough)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("key_auth:", "basic_auth:"),
+        ("basic_auth:", "hmac_auth:"),
+        (jwt(", cookie: session"), "basic_auth:"),
+        (jwt(", forward: true"), ASKING),
+        ("key_auth:", GUESTS),
+    ],
+)
+def test_two_credentials_may_be_asked_for(here: Path, first: str, second: str) -> None:
+    in_a_row(first, second)
 
 
 def test_the_same_kind_may_stand_there_twice_and_secrets_are_not_shown(here: Path) -> None:
-    introspection = (
-        "introspection: {upstream: demo, path: /i, client_id: %s, client_secret: %s, claims: {organization: o}}"
-    )
-    config = loaded(
-        introspection % ("a", "literal"), introspection % ("b", '"${SECRET}"'), "anonymous: {organization: o}"
-    )
-    described = describe(config)
-    assert described["route one, plugin any_of"] == {"plugins": "introspection, introspection, anonymous"}
-    assert described["route one, plugin any_of, plugin introspection"]["client_secret"] == "(hidden)"
-    assert described["route one, plugin any_of, plugin introspection (2)"]["client_secret"] == "${SECRET}"
+    described = describe(loaded(JWT % ("literal" * 5, ""), JWT % ('"${SECRET}"', ""), GUESTS))
+    assert described["route one, plugin any_of"] == {"plugins": "jwt_auth, jwt_auth, anonymous"}
+    assert described["route one, plugin any_of, plugin jwt_auth"]["keys.static[k].secret"] == "(hidden)"
+    assert described["route one, plugin any_of, plugin jwt_auth (2)"]["keys.static[k].secret"] == "${SECRET}"
     assert "hunter2" not in repr(described)
     assert "literal" not in repr(described)
 
@@ -225,7 +307,7 @@ async def test_what_one_part_alone_can_know_is_believed_of_nobody(
     shown = authority.issue("localhost", ["localhost"])
     tls = f", tls: {{certificate: {shown.certificate}, key: {shown.key}, client_ca: {authority.path}}}"
     async with lasting_in(tmp_path / "journal") as lasting:
-        runtime = await Runtime.build(loaded("anonymous: {organization: o}", "mtls_auth:", listener=tls), lasting)
+        runtime = await Runtime.build(loaded("mtls_auth:", "anonymous: {organization: o}", listener=tls), lasting)
         plugin = next(placed.plugin for placed in runtime._plugins.values() if isinstance(placed.plugin, AnyOf))
         exchange = Exchange(ask(client_cert="x", x_other="y"), lasting.clock)
         assert plugin.authenticate(exchange).name == "anonymous"  # type: ignore[union-attr]

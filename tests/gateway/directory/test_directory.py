@@ -57,6 +57,19 @@ def test_without_a_control_plane_the_configuration_says_what_roles_may_do() -> N
     assert other.permissions == ("maps:read", "notes:read")
 
 
+def test_who_is_claimed_is_no_consumer_until_it_is_known() -> None:
+    assert not isinstance(CLAIMED, Consumer)
+    assert not hasattr(CLAIMED, "identity")
+    with pytest.raises(ValueError, match="visible ASCII"):
+        Claimed("a\nb", "acme")
+
+
+@pytest.mark.parametrize(("said", "booked_on"), [("s9", "s9"), ("", "s1")])
+def test_usage_is_booked_on_what_a_token_says_or_else_the_organization(said: str, booked_on: str) -> None:
+    caller = Claimed("ann", "acme", said).known(object(), lambda _: (), "s1", "gold")
+    assert (caller.subscription, caller.plan_version) == (booked_on, "gold")
+
+
 async def test_who_is_claimed_is_what_the_organization_makes_of_it(valkey: ValkeyServer, publisher: Publisher) -> None:
     async with process(valkey.url) as edge:
         directory = Directory(FIXED, edge.published)

@@ -174,6 +174,15 @@ def test_a_look_up_from_before_a_gap_is_for_nobody_who_asks_behind_it(meanwhile:
     world.close()
 
 
+def test_who_was_absent_before_a_gap_may_have_come_in_it() -> None:
+    world = World()
+    world.do(("change", b"a1", False), ("ask", b"a1"), ("answer_all",), ("ask", b"a1"))
+    assert not world.look_ups.waiting  # known to be absent
+    world.do(("change", b"a1", True), ("begin_era",), ("ask", b"a1"), ("answer_all",))
+    assert world.table.find(b"a1") == 2
+    world.close()
+
+
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(STEPS), min_size=100, max_size=200))
 def test_nothing_is_believed_that_was_heard_to_have_changed(steps: list[tuple[Any, ...]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.directory.cache import Cache
+from gateway.cache import Cache
 from gateway.metrics import Metrics
 
 MOST = 3
