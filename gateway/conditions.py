@@ -28,6 +28,7 @@ _COMPARED: Final[dict[str, Compared]] = {"==": operator.eq, "!=": operator.ne, *
 _NUMBERS: Final = frozenset({"number", "any"})
 _TEXTS: Final = frozenset({"text", "date", "weekday", "any"})
 _KIND_OF: Final[dict[type, Kind]] = {str: "text", int: "number", float: "number", frozenset: "set"}
+_ANYWHERE: Final = Networks([ip_network("0.0.0.0/0"), ip_network("::/0")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,8 @@ def _comparison(node: Comparison) -> Holds:
     _refuse_impossible(node, left, right)
     if left == "address":
         networks = _networks(node.right)
-        return lambda facts: None if (address := facts.client) is None else address in networks
-    compare = _contained if node.sign == "in" else _alike(_COMPARED[node.sign])
+        return lambda facts: _lies_in(networks, facts.client)
+    compare = _contained(_members(node.right)) if node.sign == "in" else _alike(_COMPARED[node.sign])
 
     def holds(facts: Facts) -> bool | None:
         one, other = read_left(facts), read_right(facts)
@@ -126,8 +127,7 @@ def _refuse_impossible(node: Comparison, left: Kind, right: Kind) -> None:
     if node.sign == "in":
         if left == "set" or (right not in ("set", "any") and left != "address"):
             raise ValueError(f"`{node}`: `in` needs one thing before it, and a list in parentheses or a set behind it")
-        members = {_KIND_OF[type(value)] for value in literals}
-        kinds = {left, *members} if isinstance(node.right, tuple) else {left, "text"}
+        kinds = {left, *(_KIND_OF[type(value)] for value in literals), _members(node.right)}
     elif kinds & {"set", "address"}:
         raise ValueError(f"`{node}`: a set or an address is asked with `in`")
     if left != "address" and not (kinds <= _NUMBERS or kinds <= _TEXTS):
@@ -169,5 +169,24 @@ def _alike(compare: Compared) -> Compared:
     return compared
 
 
-def _contained(one: Value, other: Value) -> bool | None:
-    return one in other if isinstance(other, frozenset) and isinstance(one, str | int | float) else None
+def _contained(members: Kind) -> Compared:
+    """Whether a set has it, all of whose members are of one kind. About what is of another kind nothing can be said: it
+    is no member, and yet may be meant as one (7 and "7"); nor of an empty set, lest the answer hang on that.
+    """
+
+    def compared(one: Value, other: Value) -> bool | None:
+        return one in other if isinstance(other, frozenset) and _KIND_OF.get(type(one)) == members else None
+
+    return compared
+
+
+def _members(right: Literal | Name | tuple[Literal, ...]) -> Kind:
+    """The kind of what a list or a set holds; the sets among facts hold text."""
+    return _KIND_OF[type(right[0].value)] if isinstance(right, tuple) else "text"
+
+
+def _lies_in(networks: Networks, address: str | None) -> bool | None:
+    """None as well for what is no address: it would be in no network, and so outside of all."""
+    if address is None or address not in _ANYWHERE:
+        return None
+    return address in networks
