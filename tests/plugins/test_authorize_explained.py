@@ -86,7 +86,7 @@ def test_a_policy_service_is_named_and_not_asked() -> None:
 
 def test_another_method_in_a_field() -> None:
     request = Request("GET", "/", Headers({"X-HTTP-Method-Override": "DELETE"}))
-    assert explained(None, request, permission="books:read") == ([], 400)
+    assert explained(None, request, permission="books:read") == ([], 422)
     assert explained(None, request, permission="books:read", method_override=True) == (["needs books:read"], 0)
 
 
