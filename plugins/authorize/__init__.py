@@ -113,7 +113,7 @@ class Authorize(Plugin[Config]):
 
     def _elsewhere(self, exchange: Exchange, external: External) -> Awaitable[None] | None:
         """Somebody else decides, unless the caller's own permissions forbid it."""
-        own, wanted = _NOTHING_ASKED, ""
+        own, wanted = _NOTHING_ASKED, None
         if self._permitted is not None:
             own = self._permitted.decide(exchange)
             if own.denied:
