@@ -18,6 +18,7 @@ from pydantic import AfterValidator
 
 from gateway.expressions import Comparison, Literal, Name, Node, Not, parse_expression
 from gateway.facts import WEEKDAYS, Facts, Kind, Read, Value, fact
+from gateway.list_options import METHOD
 from gateway.networks import Networks
 
 Holds: TypeAlias = Callable[[Facts], bool | None]
@@ -25,8 +26,8 @@ Compared: TypeAlias = Callable[[Any, Any], bool | None]
 
 _ORDER: Final[dict[str, Compared]] = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _COMPARED: Final[dict[str, Compared]] = {"==": operator.eq, "!=": operator.ne, **_ORDER}
-_NUMBERS: Final = frozenset({"number", "any"})
-_TEXTS: Final = frozenset({"text", "date", "weekday", "any"})
+_NUMBERS: Final = frozenset({"number", "hour", "any"})
+_TEXTS: Final = frozenset({"text", "method", "date", "weekday", "any"})
 _KIND_OF: Final[dict[type, Kind]] = {str: "text", int: "number", float: "number", frozenset: "set"}
 _ANYWHERE: Final = Networks([ip_network("0.0.0.0/0"), ip_network("::/0")])
 
@@ -120,10 +121,6 @@ def _refuse_impossible(node: Comparison, left: Kind, right: Kind) -> None:
     """Raises ValueError for sides that nothing can be said about, whatever the facts."""
     kinds = {left, right}
     literals = [side.value for side in _flat(node) if isinstance(side, Literal)]
-    if "weekday" in kinds and not set(literals) <= set(WEEKDAYS):
-        raise ValueError(f"`{node}`: a day of the week is one of {', '.join(WEEKDAYS)}")
-    if "date" in kinds and not all(map(_is_date, literals)):
-        raise ValueError(f"`{node}`: a date is written as 2026-01-31")
     if node.sign == "in":
         if left == "set" or (right not in ("set", "any") and left != "address"):
             raise ValueError(f"`{node}`: `in` needs one thing before it, and a list in parentheses or a set behind it")
@@ -132,8 +129,31 @@ def _refuse_impossible(node: Comparison, left: Kind, right: Kind) -> None:
         raise ValueError(f"`{node}`: a set or an address is asked with `in`")
     if left != "address" and not (kinds <= _NUMBERS or kinds <= _TEXTS):
         raise ValueError(f"`{node}` compares text with a number")
-    if node.sign in _ORDER and not ("number" in kinds or ("date" in kinds and (literals or kinds == {"date"}))):
+    _refuse_unheard_of(node, kinds, literals)
+    if node.sign in _ORDER and not (
+        kinds & {"number", "hour"} or ("date" in kinds and (literals or kinds == {"date"}))
+    ):
         raise ValueError(f"`{node}`: only numbers and dates have an order")
+
+
+def _refuse_unheard_of(node: Comparison, kinds: set[Kind], literals: list[Any]) -> None:
+    """Raises ValueError for what no fact of this kind ever is."""
+    if "weekday" in kinds and not set(literals) <= set(WEEKDAYS):
+        raise ValueError(f"`{node}`: a day of the week is one of {', '.join(WEEKDAYS)}")
+    if "date" in kinds and not all(map(_is_date, literals)):
+        raise ValueError(f"`{node}`: a date is written as 2026-01-31")
+    if "hour" in kinds and not all(_may_hold(node, value) for value in literals):
+        raise ValueError(f"`{node}`: an hour is one of 0 to 23")
+    for value in literals if "method" in kinds else ():
+        if not METHOD.fullmatch(value):
+            close = f'did you mean "{value.upper()}"?' if METHOD.fullmatch(value.upper()) else "write GET, POST, …"
+            raise ValueError(f"`{node}`: a method is written in capital letters ({close})")
+
+
+def _may_hold(node: Comparison, value: float) -> bool:
+    """Whether there is an hour of which that can be said, or the opposite."""
+    compare: Compared = _ORDER.get(node.sign, operator.eq)
+    return any(compare(value, hour) if node.left == Literal(value) else compare(hour, value) for hour in range(24))
 
 
 def _flat(node: Comparison) -> tuple[Literal | Name, ...]:

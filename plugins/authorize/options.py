@@ -8,6 +8,7 @@ from typing import Annotated, Final, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from gateway.conditions import ConditionText
+from gateway.list_options import METHOD
 from gateway.plugin import PluginConfig
 from plugins.authorize.external import ExternalOptions
 from plugins.authorize.wanted import Wanted
@@ -59,7 +60,7 @@ class Config(PluginConfig):
     @classmethod
     def _actions_are_segments(cls, value: dict[str, str]) -> dict[str, str]:
         for method, action in value.items():
-            if not re.fullmatch(r"[A-Z]+(-[A-Z]+)*", method):
+            if not METHOD.fullmatch(method):
                 raise ValueError(f"not a method: {method!r} (write GET, POST, …)")
             if not re.fullmatch(r"[a-z0-9_.-]{1,64}", action):
                 raise ValueError(f"not an action: {action!r} (write small letters, such as read)")

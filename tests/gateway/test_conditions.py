@@ -61,7 +61,8 @@ FACTS = Facts(
         ("attribute.department in ('sales', 'law')", True),
         ("attribute.empty == ''", True),
         ("method in ('GET', 'HEAD')", False),
-        ("method == 'delete'", False),
+        ("method == 'PURGE' or method != 'M-SEARCH'", True),
+        ("hour < 24 and 23 > hour", True),
         ("path == '/books/7' and host == 'api.example.com'", True),
         ("client in '10.0.0.0/8'", True),
         ("client in ('192.168.0.0/16', 'fd00::/8')", False),
@@ -130,6 +131,14 @@ def test_what_a_condition_says(text: str, holds: bool | None) -> None:
         ("param.day < date", "only numbers and dates have an order"),
         ("date < '2026-02-30'", "a date is written as 2026-01-31"),
         ("date < '20260101'", "a date is written as"),
+        *((f"hour {rest}", "an hour is one of 0 to 23") for rest in ("== 25", "!= 24", "in (9, 24)", "== 9.5")),
+        *((f"hour('UTC') {rest}", "an hour is one of 0 to 23") for rest in ("not in (24)", "< 0", "> 23", ">= 24")),
+        ("23 < hour", "an hour is one of 0 to 23"),
+        ("method == 'get'", 'a method is written in capital letters (did you mean "GET"?)'),
+        ("method not in ('GET', 'Head')", '(did you mean "HEAD"?)'),
+        ("'' == method", "a method is written in capital letters (write GET, POST, …)"),
+        ("method < 'GET'", "only numbers and dates have an order"),
+        ("method == 3", "compares text with a number"),
         ("weekday == 'monday'", "a day of the week is one of mon,"),
         ("roles == 'x'", "asked with `in`"),
         ("client == '10.0.0.1'", "asked with `in`"),
@@ -238,6 +247,8 @@ def test_facts_of_an_exchange() -> None:
 
 LITERALS = (
     st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters='"'), max_size=8)
+    | st.sampled_from(["GET", "DELETE", "mon", "u-7"])
+    | st.integers(0, 30)
     | st.integers(0, 10**15 - 1)
     | st.integers(0, 10**9).map(lambda number: number / 10_000)
 ).map(Literal)
