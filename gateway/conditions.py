@@ -8,7 +8,7 @@ opens anything. Sides that cannot be compared are refused when the text is read.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import ip_network
@@ -16,10 +16,11 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator
 
-from gateway.expressions import Comparison, Literal, Name, Node, Not, parse_expression
+from gateway.expressions import Comparison, Joined, Literal, Name, Node, Not, parse_expression
 from gateway.facts import WEEKDAYS, Facts, Kind, Read, Value, fact
 from gateway.list_options import METHOD
 from gateway.networks import Networks
+from gateway.parameters import Speaks
 
 Holds: TypeAlias = Callable[[Facts], bool | None]
 Compared: TypeAlias = Callable[[Any, Any], bool | None]
@@ -56,7 +57,18 @@ def _checked(text: str) -> str:
     return text
 
 
-ConditionText: TypeAlias = Annotated[str, AfterValidator(_checked)]
+def _names(node: Node) -> Iterator[str]:
+    """The facts that it asks about."""
+    match node:
+        case Comparison():
+            yield from (side.name for side in _flat(node) if isinstance(side, Name))
+        case Not(inner):
+            yield from _names(inner)
+        case Joined():
+            yield from (name for part in node.parts for name in _names(part))
+
+
+ConditionText: TypeAlias = Annotated[str, AfterValidator(_checked), Speaks(lambda text: _names(parse_expression(text)))]
 """An option: a condition."""
 
 
