@@ -24,11 +24,11 @@ class Request:
     """What the client asked for.
 
     `target` is the request target as it goes upstream, byte for byte (latin-1); `path` is its part before the `?`,
-    `query` the part after it. `peer` is the address that the socket says, `client` the address that the trusted
-    proxies say, without port. Header names are matched without case and keep the case they came in. `identity` is
-    header lines for the upstream that say who calls; only authentication sets it. `inform` sends an interim
-    response (1xx) to the client, where the client can understand one. `upgrade` is the protocols that the client
-    would go on in; only where the route lets it does the upstream hear of that, in the words of a `handshake`.
+    `query` the part after it. `peer` is the address that the socket says, empty where the gateway itself asks; `client`
+    the address that the trusted proxies say, without port. Header names are matched without case and keep the case they
+    came in. `identity` is header lines for the upstream that say who calls; only authentication sets it. `inform` sends
+    an interim response (1xx) to the client, where the client can understand one. `upgrade` is the protocols that the
+    client would go on in; only where the route lets it does the upstream hear of that, in the words of a `handshake`.
     """
 
     # What most requests do not have stands in the class: an instance costs what it differs by.

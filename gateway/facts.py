@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from gateway.consumers import Consumer
 
 Value: TypeAlias = str | int | float | frozenset[str]
-Kind: TypeAlias = Literal["text", "number", "set", "address", "date", "weekday", "any"]
-"""What a fact is. `any` is one whose kind shows only when it is read."""
+Kind: TypeAlias = Literal["text", "number", "set", "address", "method", "date", "hour", "weekday", "any"]
+"""What a fact is; methods, dates and days are text, hours are numbers. Of `any` the kind shows when it is read."""
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _OF_THE_MACHINE: Final = frozenset({"Factory", "localtime", "posixrules"})
@@ -111,7 +111,7 @@ _FACTS: Final[Mapping[str, Fact]] = {
     "consumer": Fact("text", _consumers("name")),
     "host": Fact("text", lambda facts: facts.host),
     "key": Fact("text", _consumers("key")),
-    "method": Fact("text", lambda facts: facts.method),
+    "method": Fact("method", lambda facts: facts.method),
     "organization": Fact("text", _consumers("organization")),
     "path": Fact("text", lambda facts: facts.path),
     "roles": Fact("set", _roles),
@@ -120,7 +120,7 @@ _FACTS: Final[Mapping[str, Fact]] = {
 }
 _TIMES: Final[Mapping[str, tuple[Kind, Callable[[datetime], Value]]]] = {
     "date": ("date", lambda now: now.date().isoformat()),
-    "hour": ("number", lambda now: now.hour),
+    "hour": ("hour", lambda now: now.hour),
     "weekday": ("weekday", lambda now: WEEKDAYS[now.weekday()]),
 }
 _NAMED: Final[Mapping[str, Callable[[str], Fact]]] = {

@@ -162,7 +162,10 @@ def _element(peer: str, host: str, scheme: str) -> str:
 
 
 def upstream_head(request: Request, forwarding: Forwarding, host: str) -> bytes:
-    """The head that goes to the target: the client's fields, less those of its hop, and ours after them."""
+    """The head that goes to the target: the client's fields, less those of its hop, and ours after them.
+
+    What nobody sent us, as it has no peer, is a question of our own: nothing is forwarded by it.
+    """
     body = request.body
     # An expectation that a plugin has met by reading the body is not passed on.
     kept = request.headers.wire(_NEVER_UPSTREAM_ONCE_READ if body.complete else _NEVER_UPSTREAM)
@@ -174,6 +177,8 @@ def upstream_head(request: Request, forwarding: Forwarding, host: str) -> bytes:
     if request.handshake is not None:
         framing += WEBSOCKET
     start = f"{request.method} {request.target} HTTP/1.1\r\nHost: {host}\r\n{framing}".encode("latin-1")
+    if not request.peer:
+        return b"".join((start, kept, request.identity, b"\r\n"))
     end = _END_HTTP10 if request.http10 else _END
     return b"".join((start, kept, forwarding.lines(request), request.identity, end))
 

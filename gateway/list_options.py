@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import InitErrorDetails
+
+METHOD: Final = re.compile(r"[A-Z]+(-[A-Z]+)*")
+"""A method as it is written in options."""
 
 
 def each_once(what: str) -> WrapValidator:
@@ -45,7 +48,7 @@ def _repeated(what: str, value: Any) -> list[InitErrorDetails]:
 
 
 def _method(value: str) -> str:
-    if not re.fullmatch(r"[A-Z]+(-[A-Z]+)*", value):
+    if not METHOD.fullmatch(value):
         raise ValueError(f"not a method: {value!r} (write GET, POST, …)")
     return value
 

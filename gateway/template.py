@@ -16,6 +16,7 @@ from pydantic import AfterValidator
 from gateway.clock import uuid_text
 from gateway.exchange import Exchange
 from gateway.headers import valid_field
+from gateway.parameters import Speaks
 from gateway.problem import BadRequest
 
 if TYPE_CHECKING:
@@ -142,6 +143,11 @@ def _reader_in_url(name: str) -> Reader:
     return checked
 
 
+def names_in(text: str) -> list[str]:
+    """The names that a template asks for. Raises ValueError as `compiled` does."""
+    return compiled(text, str)[1]
+
+
 def _field_template(text: str) -> str:
     Template(text)
     return text
@@ -152,7 +158,7 @@ def _url_template(text: str) -> str:
     return text
 
 
-FieldTemplate: TypeAlias = Annotated[str, AfterValidator(_field_template)]
+FieldTemplate: TypeAlias = Annotated[str, AfterValidator(_field_template), Speaks(names_in)]
 """An option: the template of a header field's value."""
-UrlTemplate: TypeAlias = Annotated[str, AfterValidator(_url_template)]
+UrlTemplate: TypeAlias = Annotated[str, AfterValidator(_url_template), Speaks(names_in)]
 """An option: the template of a URL or of a part of one."""

@@ -18,7 +18,7 @@ from gateway.exchange import Exchange, Response
 from gateway.facts import Facts, Value
 from gateway.options import Size
 from gateway.plugin import AUTHENTICATION, Plugin, PluginConfig
-from gateway.problem import BadRequest, MethodNotAllowed, Unauthorized
+from gateway.problem import InvalidValues, MalformedBody, MethodNotAllowed, Unauthorized
 from gateway.services import Services
 
 Said: TypeAlias = dict[str, str | int | float | list[str]]
@@ -104,13 +104,15 @@ class AuthorizeApi(Plugin[Config]):
             else:
                 questions = msgspec.json.decode(body, type=_Questions).questions
                 answer = await self._answers(consumer, questions, exchange.admitted_at)
+        except msgspec.ValidationError as error:
+            raise InvalidValues(f"This is not a question: {error}.") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise BadRequest(f"The question cannot be read: {error}.") from None
+            raise MalformedBody(f"The question cannot be read: {error}.") from None
         return Response(200, {"Content-Type": "application/json", "Cache-Control": "no-store"}, _ENCODE(answer))
 
     async def _answers(self, consumer: Consumer, questions: list[_Question], micros: int) -> _Answers:
         if len(questions) > self.config.max_questions:
-            raise BadRequest(f"At most {self.config.max_questions} questions are answered at once.")
+            raise InvalidValues(f"At most {self.config.max_questions} questions are answered at once.")
         answers: list[_Answer] = []
         for question in questions:
             answers.append(self._answer(consumer, question, micros))
@@ -139,8 +141,8 @@ def _value(said: str | int | float | list[str]) -> Value:
 
 
 def _address(said: str | None) -> str | None:
-    """Raises BadRequest for what is no address: it would be in no network, and so outside of all."""
+    """Raises InvalidValues for what is no address: it would be in no network, and so outside of all."""
     try:
         return None if said is None else str(ip_address(said))
     except ValueError:
-        raise BadRequest("The client of the request is no address.") from None
+        raise InvalidValues("The client of the request is no address.") from None

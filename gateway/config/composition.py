@@ -14,6 +14,7 @@ from gateway.config.configuration import GatewayConfig
 from gateway.config.exposure import control_exposed, exposed
 from gateway.config.names import check_client_certificates, check_names, check_roles, check_upstream
 from gateway.config.order import check_authentication, check_needs, in_order
+from gateway.config.path_parameters import check_parameters
 from gateway.config.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.config.reader import read
 from gateway.config.source import ConfigError, Source, Steps, descend, error_lines
@@ -84,6 +85,7 @@ class _Composition:
         }
         check_needs(self._source, config._chains.values())
         check_authentication(self._source, config._chains.values())
+        check_parameters(self._source, config.routes, top, own)
         check_circles(self._source, config.routes, config.chains)
 
     def _length(self, steps: Steps) -> int:

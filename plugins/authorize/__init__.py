@@ -15,7 +15,7 @@ from gateway.exchange import Exchange, Response
 from gateway.headers import twins
 from gateway.permissions import Decision
 from gateway.plugin import AUTHENTICATION, Plugin
-from gateway.problem import BadRequest, PermissionDenied, Unauthorized, Undecided
+from gateway.problem import InvalidValues, PermissionDenied, Unauthorized, Undecided
 from gateway.services import Services
 from plugins.authorize.external import External, Verdict
 from plugins.authorize.options import Config
@@ -32,7 +32,7 @@ class Authorize(Plugin[Config]):
     that is not known opens nothing.
 
     It must stand behind a plugin that says who calls. Requests that ask the upstream for another method in a header
-    field, such as `X-HTTP-Method-Override`, are refused (400). `external` is asked last.
+    field, such as `X-HTTP-Method-Override`, are refused (422). `external` is asked last.
     """
 
     guards = "authorization"
@@ -97,7 +97,7 @@ class Authorize(Plugin[Config]):
     @staticmethod
     def _check_method(config: Config, exchange: Exchange) -> None:
         if not config.method_override and exchange.request.headers.pick(_OVERRIDES):
-            raise BadRequest("The request asks for another method than its own.")
+            raise InvalidValues("The request asks for another method than its own.")
 
     def _weigh(self, exchange: Exchange) -> Awaitable[Response | None] | None:
         decision = None
@@ -113,7 +113,7 @@ class Authorize(Plugin[Config]):
 
     def _elsewhere(self, exchange: Exchange, external: External) -> Awaitable[None] | None:
         """Somebody else decides, unless the caller's own permissions forbid it."""
-        own, wanted = _NOTHING_ASKED, ""
+        own, wanted = _NOTHING_ASKED, None
         if self._permitted is not None:
             own = self._permitted.decide(exchange)
             if own.denied:

@@ -8,13 +8,17 @@ from typing import Annotated, Final, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from gateway.conditions import ConditionText
+from gateway.list_options import METHOD
+from gateway.parameters import Speaks
 from gateway.plugin import PluginConfig
+from gateway.template import names_in
 from plugins.authorize.external import ExternalOptions
 from plugins.authorize.wanted import Wanted
 
 _SCOPE: Final = r"^[!#-\[\]-~]{1,128}$"  # RFC 6749 §3.3
 
 Scope: TypeAlias = Annotated[str, Field(pattern=_SCOPE)]
+PermissionTemplate: TypeAlias = Annotated[str, Speaks(names_in)]
 Role: TypeAlias = Annotated[str, Field(pattern=r"^[ -~]{1,128}$")]
 
 
@@ -26,11 +30,11 @@ class Config(PluginConfig):
     and `{user}`. What they bring is one segment each; a request that brings anything else is refused.
     """
 
-    permission: str | None = None
+    permission: PermissionTemplate | None = None
     """The permission it needs, such as `agents:${method}` or `books/{param.id}:{action}`."""
-    any: Annotated[list[str], Field(min_length=1, max_length=20)] | None = None
+    any: Annotated[list[PermissionTemplate], Field(min_length=1, max_length=20)] | None = None
     """Permissions of which it needs one."""
-    all: Annotated[list[str], Field(min_length=1, max_length=20)] | None = None
+    all: Annotated[list[PermissionTemplate], Field(min_length=1, max_length=20)] | None = None
     """Permissions of which it needs all."""
     roles: Annotated[list[Role], Field(min_length=1)] | None = None
     """Roles of which the caller needs one."""
@@ -59,7 +63,7 @@ class Config(PluginConfig):
     @classmethod
     def _actions_are_segments(cls, value: dict[str, str]) -> dict[str, str]:
         for method, action in value.items():
-            if not re.fullmatch(r"[A-Z]+(-[A-Z]+)*", method):
+            if not METHOD.fullmatch(method):
                 raise ValueError(f"not a method: {method!r} (write GET, POST, …)")
             if not re.fullmatch(r"[a-z0-9_.-]{1,64}", action):
                 raise ValueError(f"not an action: {action!r} (write small letters, such as read)")

@@ -14,6 +14,7 @@ from plugins.authorize.wanted import Wanted
 
 _CONDITION: Final = "what a condition of this route says"
 """What is wanted, as callers are told: conditions are not theirs to read."""
+_UNSAYABLE: Final = "no permission can say what this request wants"
 
 
 class Requirement(Protocol):
@@ -36,7 +37,7 @@ class Permitted:
     def decide(self, exchange: Exchange) -> Decision:
         wanted = self.wanted.of(exchange)
         if wanted is None:
-            return Decision(self.wanted.text, False, "no permission can say what this request wants", denied=True)
+            return Decision(self.wanted.unsayable(exchange), False, _UNSAYABLE, denied=True)
         grants: Grants = exchange.consumer.grants
         return grants.settled.get(wanted) or grants.decide(wanted, Facts.of(exchange))
 
@@ -58,7 +59,7 @@ class AnyPermitted:
                 return decision
             refused.append(decision)
         because = "; ".join(f"{decision.wanted}: {decision.because}" for decision in refused)
-        return Decision(" or ".join(decision.wanted for decision in refused), False, because)
+        return Decision(" or ".join(dict.fromkeys(decision.wanted for decision in refused)), False, because)
 
     def text(self, exchange: Exchange) -> str:
         return " or ".join(each.text(exchange) for each in self._each)

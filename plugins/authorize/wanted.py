@@ -19,6 +19,7 @@ _OF_CONSUMER: Final[Mapping[str, Read]] = {
     "organization": lambda exchange: exchange.consumer.organization,
     "user": lambda exchange: exchange.consumer.user,
 }
+_SOURCES: Final[Mapping[str, str]] = {"consumer": "a caller", "organization": "an organization", "user": "a user"}
 NAMES: Final = (*sorted(_BY_METHOD), *_OF_CONSUMER, "param.NAME")
 
 
@@ -57,6 +58,14 @@ class Wanted:
         if self.known is not None and method in METHODS:
             self.known[method] = wanted
         return wanted
+
+    def unsayable(self, exchange: Exchange) -> str:
+        """What a request that no permission can say would need instead, in words for its caller. They are the same
+        whatever it brought, so that nobody fills the audit log with words of his own.
+        """
+        brought = zip(self._names, self._readers, strict=True)
+        name = next(name for name, read in brought if (value := read(exchange)) is None or not VALUE.fullmatch(value))
+        return "another method" if name in _BY_METHOD else f"{_SOURCES.get(name, 'a path')} that a permission can name"
 
     def said(self, exchange: Exchange) -> str:
         """The same for people: names stand in braces where nobody calls, or where no permission can say it."""

@@ -96,7 +96,7 @@ routes:
     plugins:
       - key_auth:
       - authorize:
-          when: "attribute.site == '${TOKEN}' and method != '$${x}'"
+          when: "attribute.site == '${TOKEN}' and path != '$${x}'"
           permission: "books/${PART:-b}:${method}"
       - rewrite: {query: "key=${TOKEN}"}
 """
@@ -109,7 +109,7 @@ def test_what_came_from_the_environment_is_not_told(here: Path) -> None:
     assert "s3cr3t" not in repr(found)
     assert "b-secret" not in repr(found)
     assert says(found)["authorize"] == [
-        """the condition attribute.site == "${TOKEN}" and method != "${x}": allowed, it holds""",
+        """the condition attribute.site == "${TOKEN}" and path != "${x}": allowed, it holds""",
         "books/${PART:-b}:get: allowed, *:* grants it",
     ]
     assert (found.plugins[-1].target, found.upstreams[0].request) == ("/x?key=${TOKEN}", "GET /x?key=${TOKEN}")

@@ -128,6 +128,39 @@ def test_what_looks_like_a_denial_is_one(mark: str) -> None:
     assert allowed is (mark in ("not ", "-!")), "what begins as a grant could is taken for one"
 
 
+@pytest.mark.parametrize("mark", [" ", "\t", "\u00a0", "\ufeff", "(", "$"])
+def test_so_is_what_begins_as_nothing_could(mark: str) -> None:
+    grants = Grants(["*", f"{mark}books:delete"])
+    assert not grants.decide("books:delete").allowed
+    assert not grants.decide("notes:read").allowed, "whatever was meant to be denied"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "resource.id in ('7', '8')",
+        "not resource.id not in ('7', '8')",
+        "resource.id in resource.blocked",
+        "resource.id == '7'",
+    ],
+)
+def test_no_kind_of_value_escapes_a_denial(condition: str) -> None:
+    grants = Grants(["doc:read", f"!doc:read if {condition}"])
+    blocked = frozenset({"7", "8"})
+    for value in ("7", 7, 7.0, blocked):
+        assert not grants.decide("doc:read", Facts(resource={"id": value, "blocked": blocked})).allowed
+    assert grants.decide("doc:read", Facts(resource={"id": "9", "blocked": blocked})).allowed
+
+
+@pytest.mark.parametrize("condition", ["resource.id not in ('7', '8')", "not resource.id in resource.blocked"])
+def test_no_kind_of_value_brings_a_grant(condition: str) -> None:
+    grants = Grants([f"doc:read if {condition}"])
+    blocked = frozenset({"7", "8"})
+    for value in ("7", 7, 9, blocked):
+        assert not grants.decide("doc:read", Facts(resource={"id": value, "blocked": blocked})).allowed
+    assert grants.decide("doc:read", Facts(resource={"id": "9", "blocked": blocked})).allowed
+
+
 @pytest.mark.parametrize("text", ["books/.hidden:read", "books/..x:read", "books/x..:read", "books/...:read"])
 def test_dots_may_stand_in_names(text: str) -> None:
     assert Grants(["books/*:read"]).decide(text).allowed

@@ -130,7 +130,7 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "reply",
         "template",
     }
-    allowed |= {"claims", "expiring", "passwords", "single_flight", "tls"}
+    allowed |= {"claims", "expiring", "inquiry", "parameters", "passwords", "single_flight", "tls"}
     options_of_others = {"gateway.upstream.breaker"}
     imported = {
         name

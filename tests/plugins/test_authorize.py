@@ -115,6 +115,35 @@ async def test_a_method_without_an_action_is_refused(stage: Stage) -> None:
     assert await status(stage, caller("*"), ask(method="PURGE"), permission="books:{method}") == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "permission", "consumer", "needed"),
+    [
+        ("PURGE", "books/{param.id}:{action}", {}, "another method"),
+        ("A!B", "books:{method}", {}, "another method"),
+        ("GET", "books/{param.id}:{action}", {}, "a path that a permission can name"),
+        ("GET", "{user}/books:{action}", {"user": ""}, "a user that a permission can name"),
+        ("GET", "{consumer}/books:{action}", {"name": "a b"}, "a caller that a permission can name"),
+        ("GET", "{organization}/books:{action}", {"organization": "a/b"}, "an organization that a permission can name"),
+    ],
+)
+@pytest.mark.parametrize("external", [None, {"upstream": "opa"}])
+async def test_what_no_permission_can_say_is_refused_in_words(
+    stage: Stage, method: str, permission: str, consumer: dict[str, str], needed: str, external: dict[str, str] | None
+) -> None:
+    who = Consumer(**{"name": "ann", "organization": "acme", "permissions": ("*",), **consumer})  # type: ignore[arg-type]
+    path = {"id": "a/b" if method == "GET" else "7"}
+    options = {"permission": permission, "external": external}
+    refused = await played(stage, who, ask(method=method), parameters=path, **options)
+    problem = json.loads(refused.body)
+    assert (refused.response.status, problem["detail"], problem["needed"]) == (403, f"This needs {needed}.", needed)
+    assert refused.seen_upstream is None
+
+
+async def test_several_of_the_same_are_said_once(stage: Stage) -> None:
+    refused = await played(stage, caller("*"), ask(method="PURGE"), any=["books:{action}", "notes:{action}"])
+    assert json.loads(refused.body)["detail"] == "This needs another method."
+
+
 async def test_what_was_refused_is_written_down_and_what_was_allowed_on_request(stage: Stage) -> None:
     await played(stage, caller("notes:*"), ask(), **BOOKS)
     await played(stage, caller("books:*"), ask(), **BOOKS)

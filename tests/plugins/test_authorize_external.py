@@ -54,6 +54,11 @@ class Asking:
         return family.labels(result).value
 
 
+def held(stage: Stage) -> float:
+    """Answers that are remembered."""
+    return stage.metrics.gauge("tallygate_authorize_answers", "Answers of policy services that are remembered.").value
+
+
 @asynccontextmanager
 async def asking(
     stage: Stage, *answers: Any, permission: str | None = "books:{action}", **external: Any
@@ -172,6 +177,21 @@ async def test_what_is_asked(stage: Stage) -> None:
     assert b"\r\napi-key: k\r\n" in asked.target.text
 
 
+async def test_what_is_not_known_is_left_out_and_what_is_empty_is_not(stage: Stage) -> None:
+    facts = ["consumer", "user", "key", "permission", "client", "host", "path", "roles", "attributes", "parameters"]
+    async with asking(stage, YES, facts=facts, permission=None) as asked:
+        assert (await asked.play(request=ask("/a/../../b"), user="", key="")).response.status == 200
+    assert asked.questions == [{"consumer": "ann", "roles": [], "attributes": {}, "parameters": {}}]
+
+
+async def test_a_question_of_our_own_was_forwarded_by_nobody(stage: Stage) -> None:
+    async with asking(stage, YES) as asked:
+        assert await asked.status() == 200
+    head = asked.target.text.partition(b"\r\n\r\n")[0].lower()
+    names = {line.partition(b":")[0] for line in head.split(b"\r\n")[1:]}
+    assert names == {b"host", b"content-type", b"content-length"}
+
+
 async def test_an_answer_holds_for_its_facts_and_for_its_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(stage.clock, "monotonic", lambda: now[0])
@@ -181,6 +201,7 @@ async def test_an_answer_holds_for_its_facts_and_for_its_time(stage: Stage, monk
         assert await asked.status(user="u-8") == 403
         now[0] += 5.1
         assert await asked.status(user="u-8") == 200
+        assert held(stage) == 2
         assert await asked.status() == 403
     assert len(asked.questions) == 4
     assert [asked.count(result) for result in ("allowed", "denied", "remembered")] == [2, 2, 2]
@@ -195,10 +216,9 @@ async def test_the_oldest_answer_makes_room(stage: Stage) -> None:
     async with asking(stage, YES, max_answers=2) as asked:
         for user in ("1", "2", "3", "2", "3", "1"):
             assert await asked.status(user=user) == 200
-        held = stage.metrics.gauge("tallygate_authorize_answers", "Answers of policy services that are remembered.")
-        assert held.value == 2
+        assert held(stage) == 2
         await asked.plugin.stop()
-        assert held.value == 0
+        assert held(stage) == 0
     assert [question["user"] for question in asked.questions] == ["1", "2", "3", "1"]
 
 
@@ -213,6 +233,16 @@ async def test_who_asks_the_same_at_once_shares_one_question(stage: Stage) -> No
         assert await asyncio.gather(*[asked.status() for _ in range(50)]) == [200] * 50
     assert len(asked.questions) == 1
     assert asked.count("shared") == 49
+
+
+async def test_one_who_comes_late_to_a_failing_question_shares_the_failure(stage: Stage) -> None:
+    async with asking(stage, b"", timeout="300ms") as asked:
+        began = asyncio.get_running_loop().time()
+        first = asyncio.ensure_future(asked.status())
+        await asyncio.sleep(0.2)
+        assert [await asked.status(), await first] == [503, 503]
+        assert asyncio.get_running_loop().time() - began < 0.45, "no second question was waited for"
+    assert (len(asked.questions), asked.count("failed"), asked.count("shared")) == (1, 1, 1)
 
 
 async def test_one_who_leaves_does_not_take_the_answer_along(stage: Stage) -> None:
@@ -277,7 +307,7 @@ async def test_what_the_own_permissions_deny_is_not_asked(stage: Stage) -> None:
 async def test_it_may_decide_alone(stage: Stage) -> None:
     async with asking(stage, YES, NO, NO, permission=None, ttl="0s") as asked:
         assert [await asked.status(), await asked.status()] == [200, 403]
-        assert asked.questions[0]["permission"] == ""
+        assert "permission" not in asked.questions[0]
         refused = json.loads((await asked.play()).body)
         assert refused["detail"] == "This needs what a policy service allows."
 
