@@ -134,7 +134,8 @@ class IssuerKeys:
             self._failures += 1
             self._failed.inc()
             self._due_at = self._monotonic() + min(2.0 ** min(self._failures, 10), _LONGEST_PAUSE)
-            log.log(logging.WARNING if self._failures == 1 else logging.DEBUG, "keys of %s: %s", self._source, error)
+            if self._failures == 1:
+                log.warning("keys of %s: %s", self._source, error)
             return
         if keys != self.keys:
             self.keys = keys
