@@ -65,7 +65,8 @@ class ClaimsOptions(Options):
     subscription: ClaimPaths = []
     """The subscription that usage is booked on."""
     roles: ClaimPaths = []
-    """Roles: a list, or a text that is one role."""
+    """Roles: a list, or a text that is one role. What each may do is said by the section `roles`; where there is a
+    section `directory`, by the control plane alone, for the token's organization."""
     scopes: ClaimPaths = ["scope", "scp"]
     """Scopes: a list, or a text with spaces between them."""
     permissions: ClaimPaths = []

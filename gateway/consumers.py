@@ -64,7 +64,9 @@ def _fingerprint(value: str) -> str:
 
 
 class KeyOptions(Options):
-    """One key of a consumer. The key itself is never stored, only its hash."""
+    """One key of a fixed consumer. The key itself is never stored, only its hash. It is made by `tallygate keys new`;
+    `tallygate key add` makes one of the control plane's, which stands in no configuration.
+    """
 
     id: Name
     """Name of the key in usage records; safe to show."""

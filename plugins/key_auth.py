@@ -44,7 +44,9 @@ class Config(PluginConfig):
 class KeyAuth(Authenticator[Config]):
     """Refuses with 401 and never says why: no key, a malformed one and one that is not valid look alike.
 
-    A key of the control plane's may be restricted to routes and networks: elsewhere it is refused with 403.
+    Keys are those of fixed `consumers`, made by `tallygate keys new`, and with the section `directory` those of the
+    control plane, made by `tallygate key add`. One of those may be restricted to routes and networks: elsewhere it is
+    refused with 403.
     """
 
     asks_for_secrets = True

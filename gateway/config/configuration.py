@@ -77,7 +77,9 @@ class GatewayConfig(Options):
     control: ControlOptions = ControlOptions()
     """Where organizations, users, roles and keys are kept."""
     roles: dict[Name, list[PermissionText]] = {}
-    """Permissions by the name of the role that has them: `reader: ["books:read"]`."""
+    """Permissions by the name of the role that has them: `reader: ["books:read"]`. They are for fixed `consumers` and
+    strangers, and without the section `directory` for whoever holds a token; with it, what the roles of a token may do
+    is said by the control plane alone."""
     directory: Annotated[DirectoryOptions | None, BeforeValidator(_on)] = None
     """Callers that a control plane publishes; the section switches it on."""
     consumers: list[ConsumerOptions] = []

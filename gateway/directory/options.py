@@ -11,6 +11,10 @@ class DirectoryOptions(Options):
     """Callers that a control plane publishes in Redis. The section, even an empty one, switches it on; without it
     only the fixed `consumers` are known, and no store is asked. What `authorize` refuses is then counted in the audit
     log of that control plane.
+
+    Tokens are then taken only where the control plane knows the organization that they name, and what the roles in them
+    may do it alone says: the section `roles` no longer counts for tokens. One of an organization that it does not know,
+    or that is disabled, is refused (401), and the access log says `token refused: organization`.
     """
 
     cache: int = Field(default=100_000, ge=1)

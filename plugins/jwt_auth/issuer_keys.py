@@ -25,6 +25,8 @@ from plugins.jwt_auth.strict_json import read_object
 _LARGEST_DOCUMENT: Final = 256 * 1024
 _SOONEST: Final = 60.0
 """Seconds that keys are at least kept for, whatever Cache-Control says."""
+_SAID: Final = 5
+"""Keys that are of no use of which the log says why."""
 _LONGEST_PAUSE: Final = 60.0
 """Seconds between two attempts while the issuer does not answer."""
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=([0-9]{1,9})(?:$|[,\s])", re.IGNORECASE)
@@ -129,15 +131,18 @@ class IssuerKeys:
         self._due_at = self._monotonic() + _LONGEST_PAUSE  # whatever happens, not again at once
         try:
             answer = await self._get(self._options.jwks or await self._discovered())
-            keys = read_key_set(answer.body, self._algorithms, self._source)
+            keys = read_key_set(answer.body, self._algorithms)
         except (FetchFailed, ValueError) as error:
             self._failures += 1
             self._failed.inc()
             self._due_at = self._monotonic() + min(2.0 ** min(self._failures, 10), _LONGEST_PAUSE)
-            log.log(logging.WARNING if self._failures == 1 else logging.DEBUG, "keys of %s: %s", self._source, error)
+            if self._failures == 1:
+                log.warning("keys of %s: %s", self._source, error)
             return
         if keys != self.keys:
             self.keys = keys
+            said = "; ".join(keys.passed_over[:_SAID]) or "none"
+            log.info("keys of %s have changed: %d in use, passed over: %s", self._source, len(keys), said)
         self._failures = 0
         self._fetched.inc()
         self._time.set(self._services.clock.nanos() / 1e9)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from plugins.jwt_auth.compact import Token
@@ -16,19 +15,22 @@ MOST_KEYS: Final = 100
 MOST_TRIED: Final = 4
 """Keys that one token is tried with; a token that names its key is tried with those of that name."""
 
-log: Final = logging.getLogger(__name__)
-
 
 class KeySet:
     """Keys by their kid. Several may share one: RFC 7517 §4.5 wants them of different types, and no order is meant."""
 
-    def __init__(self, keys: Iterable[Key] = ()) -> None:
+    def __init__(self, keys: Iterable[Key] = (), passed_over: Sequence[str] = ()) -> None:
+        """`passed_over` is what was published beside them, and why each is of no use."""
+        self.passed_over = tuple(passed_over)
         self._all = tuple(dict.fromkeys(keys))
         self._nameless = [key for key in self._all if key.id is None]
         self._named: dict[str, list[Key]] = {}
         for key in self._all:
             if key.id is not None:
                 self._named.setdefault(key.id, []).append(key)
+
+    def __len__(self) -> int:
+        return len(self._all)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._all
@@ -55,8 +57,8 @@ class KeySet:
         return None
 
 
-def read_key_set(document: bytes, allowed: frozenset[str], source: str) -> KeySet:
-    """The usable keys of a JWK set (RFC 7517 §5); the others are passed over (§5), and the log says why.
+def read_key_set(document: bytes, allowed: frozenset[str]) -> KeySet:
+    """The usable keys of a JWK set (RFC 7517 §5); the others are passed over (§5).
 
     Raises ValueError for what is no JWK set, one of more than MOST_KEYS, and one without a usable key: an issuer signs
     with something, so that one is broken, and what was known before counts on.
@@ -65,13 +67,14 @@ def read_key_set(document: bytes, allowed: frozenset[str], source: str) -> KeySe
     if not isinstance(keys, list) or len(keys) > MOST_KEYS:
         raise ValueError(f"not a JWK set of at most {MOST_KEYS} keys")
     usable: list[Key] = []
+    passed_over: list[str] = []
     for place, jwk in enumerate(keys):
         try:
             if not isinstance(jwk, dict):
                 raise UnusableKey("it is no object")
             usable.append(key_from_jwk(jwk, allowed))
         except UnusableKey as error:
-            log.debug("key %d of %s is not used: %s", place, source, error)
+            passed_over.append(f"key {place}: {error}")
     if not usable:
         raise ValueError("no key that can be used for the algorithms allowed")
-    return KeySet(usable)
+    return KeySet(usable, passed_over)

@@ -109,6 +109,7 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "options",
         "authentication",
         "consumers",
+        "credentials",
         "directory",
         "projection",
         "keys",
@@ -130,7 +131,7 @@ def test_a_plugin_imports_what_a_plugin_may(path):
         "reply",
         "template",
     }
-    allowed |= {"claims", "expiring", "inquiry", "parameters", "passwords", "single_flight", "tls"}
+    allowed |= {"cache", "claims", "expiring", "inquiry", "parameters", "passwords", "single_flight", "tls"}
     options_of_others = {"gateway.upstream.breaker"}
     imported = {
         name

@@ -14,66 +14,23 @@ from gateway.exchange import Request, Response
 from gateway.plugin import AnyPlugin
 from gateway.services import Services
 from gateway.upstream.call import response_of
-from plugins.introspection import Introspection
-from tests.fixtures.authorization_server import SECRET_OF_GATEWAY, AuthorizationServer
+from tests.fixtures.authorization_server import (
+    ACTIVE,
+    AuthorizationServer,
+    Hands,
+    bearing,
+    hands,
+    made,
+    server,
+    services,
+    status,
+)
 from tests.fixtures.configuration import HEAD, here, loaded
 from tests.fixtures.conversation import serving
 from tests.fixtures.wire import Target
 from tests.play import KEY, Played, Stage, ask
 
-__all__ = ["here"]
-
-ACTIVE = {"active": True, "sub": "anna", "org": "acme", "scope": "books:read books:write", "roles": ["admin"]}
-
-
-class Hands:
-    """A clock that stands still until it is turned."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_000_000.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def nanos(self) -> int:
-        return int((self.seconds + 1_700_000_000) * 1e9)
-
-
-@pytest.fixture
-def server() -> AuthorizationServer:
-    server = AuthorizationServer()
-    server.tokens["good"] = ACTIVE
-    return server
-
-
-@pytest.fixture
-def hands() -> Hands:
-    return Hands()
-
-
-@pytest.fixture
-def services(stage: Stage, server: AuthorizationServer, hands: Hands) -> Services:
-    return replace(stage.services, forward=server.forward, clock=hands, _joint={})  # type: ignore[arg-type]
-
-
-def made(services: Services, **options: Any) -> Introspection:
-    said = {
-        "upstream": "login",
-        "path": "/introspect",
-        "client_id": "gateway",
-        "client_secret": SECRET_OF_GATEWAY,
-        "claims": {"organization": "org", "roles": "roles"},
-        **options,
-    }
-    return Introspection(Introspection.config_type.model_validate(said), services)  # type: ignore[arg-type]
-
-
-def bearing(token: str) -> Request:
-    return ask(authorization=f"Bearer {token}")
-
-
-async def status(stage: Stage, plugin: AnyPlugin, token: str = "good") -> int:
-    return (await stage.play(plugin, request=bearing(token))).response.status
+__all__ = ["hands", "here", "server", "services"]
 
 
 async def test_who_holds_a_token_is_asked_and_remembered(stage: Stage, services: Services, server: AuthorizationServer):
@@ -186,101 +143,6 @@ async def test_a_reload_goes_on_with_what_is_known(stage: Stage, services: Servi
     heir.inherit(before)
     assert await status(stage, heir) == 200
     assert server.asked == ["good"]
-
-
-# While nobody answers
-
-
-async def test_nobody_answers(stage: Stage, services: Services, server: AuthorizationServer, hands: Hands):
-    plugin = made(services, cache={"active": "1m", "max_staleness": "10m"})
-    await status(stage, plugin)
-    server.down = True
-    hands.seconds += 300
-    assert await status(stage, plugin) == 200  # known, and stale
-    played = await stage.play(plugin, request=bearing("unknown"))
-    assert (played.response.status, played.response.headers["retry-after"]) == (503, "1")
-    assert b"issuer-down" in played.body
-    hands.seconds += 400
-    assert await status(stage, plugin) == 503  # too stale
-    server.down = False
-    assert await status(stage, plugin) == 503  # it is left in peace for a second
-    hands.seconds += 1.1
-    assert await status(stage, plugin) == 200
-
-
-async def test_it_is_not_asked_again_at_once(stage: Stage, services: Services, server: AuthorizationServer):
-    plugin = made(services)
-    server.down = True
-    assert [await status(stage, plugin, f"t{n}") for n in range(5)] == [503] * 5
-    assert len(server.asked) == 1
-
-
-async def test_one_that_hangs_costs_its_timeout(
-    stage: Stage, services: Services, server: AuthorizationServer, caplog: pytest.LogCaptureFixture
-):
-    server.open.clear()
-    plugin = made(services, timeout="50ms")
-    assert await asyncio.wait_for(status(stage, plugin), 1.0) == 503
-    assert "introspection at upstream login: no answer within 0.05 s" in caplog.text
-    assert await status(stage, plugin, "other") == 503
-    assert server.asked == ["good"]  # nobody else waits as long for nothing
-
-
-async def test_a_token_that_it_cannot_cope_with_is_no_harm_to_others(
-    stage: Stage, services: Services, server: AuthorizationServer, hands: Hands
-):
-    plugin = made(services, timeout="100ms")
-    server.hangs_on.add("poison")
-    waiting = asyncio.create_task(status(stage, plugin, "poison"))
-    await asyncio.sleep(0.01)
-    hands.seconds += 0.01
-    assert await status(stage, plugin) == 200
-    assert await waiting == 503
-    assert await status(stage, plugin, "another") == 401
-    assert server.asked == ["poison", "good", "another"]
-
-
-async def test_how_many_are_asked_about_at_once_is_bounded(
-    stage: Stage, services: Services, server: AuthorizationServer
-):
-    plugin = made(services, max_in_flight=2)
-    server.open.clear()
-    playing = [asyncio.create_task(status(stage, plugin, f"t{n}")) for n in range(2)]
-    await asyncio.sleep(0.01)
-    played = await stage.play(plugin, request=bearing("t3"))
-    assert (played.response.status, b"overloaded" in played.body) == (503, True)
-    server.open.set()
-    assert await asyncio.gather(*playing) == [401, 401]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"{}",
-        b'{"active": "true"}',
-        b'{"active": 1}',
-        b'{"active": null}',
-        b"\xff",
-        b'{"active": true, "sub": "' + b"x" * 70_000 + b'"}',
-    ],
-)
-async def test_an_answer_that_makes_no_sense_is_no_answer(
-    stage: Stage, services: Services, server: AuthorizationServer, answer: bytes
-):
-    server.tokens["good"] = answer
-    plugin = made(services)
-    assert await status(stage, plugin) == 503
-    server.tokens["better"] = ACTIVE
-    assert await status(stage, plugin, "better") == 200  # a token that it cannot cope with is no harm to others
-
-
-@pytest.mark.parametrize("failing", [401, 403, 302, 404, 500, 204])
-async def test_another_status_is_no_answer(stage: Stage, services: Services, server: AuthorizationServer, failing: int):
-    server.status = failing
-    assert await status(stage, made(services)) == 503
 
 
 # Attacks

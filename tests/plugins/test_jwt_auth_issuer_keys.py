@@ -151,6 +151,19 @@ async def test_invented_keys_cause_one_fetch_in_a_while(stage: Stage, issuer: Is
     assert len(issuer.asked) == 3
 
 
+async def test_which_keys_are_of_no_use_is_said_once(
+    stage: Stage, issuer: IssuerServer, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "plugins.jwt_auth")
+    issuer.publish(jwk("ES256", "ES256"), {"kty": "oct"})
+    plugin = stage.make(JwtAuth, **fetching(issuer))
+    await plugin.start()
+    assert await sent(stage, plugin, token()) == 200
+    await plugin._verifier.issuer_keys.look_again()
+    (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("plugins.jwt_auth")]
+    assert message.startswith(f"keys of {issuer.url}/keys have changed: 1 in use, passed over: key 1: ")
+
+
 async def test_keys_without_names_may_change_too(stage: Stage, issuer: IssuerServer):
     issuer.publish(jwk("ES256"))
     plugin = stage.make(JwtAuth, **fetching(issuer))

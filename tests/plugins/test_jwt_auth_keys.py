@@ -97,7 +97,8 @@ def test_a_published_key_that_is_unsafe_is_passed_over(written: dict[str, Any]):
     with pytest.raises(UnusableKey):
         key_from_jwk(written, ALL)
     good = jwk("ES256", "good")
-    keys = read_key_set(json.dumps({"keys": [written, 1, good]}).encode(), ALL, "here")
+    keys = read_key_set(json.dumps({"keys": [written, 1, good]}).encode(), ALL)
+    assert [reason.partition(":")[0] for reason in keys.passed_over] == ["key 0", "key 1"]
     assert keys == KeySet([key_from_jwk(good, ALL)])
 
 
@@ -109,7 +110,7 @@ def test_a_key_is_for_the_algorithm_that_it_names_and_no_other():
 
 def test_more_keys_than_anybody_has_are_no_key_set():
     with pytest.raises(ValueError, match="at most 100"):
-        read_key_set(json.dumps({"keys": [{}] * 101}).encode(), ALL, "here")
+        read_key_set(json.dumps({"keys": [{}] * 101}).encode(), ALL)
 
 
 def test_a_secret_is_as_long_as_the_hash_at_least():
