@@ -7,7 +7,7 @@ itself is stuck the connection is dropped. Errors leave here under names that sa
 from __future__ import annotations
 
 import re
-from asyncio import timeout
+from asyncio import CancelledError, timeout
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, Self, TypeAlias
@@ -210,8 +210,16 @@ class Connection:
     async def atomic(self, *, isolation: str | None = None) -> AsyncIterator[None]:
         """All of it or nothing: a transaction, or within one a savepoint. `isolation` as asyncpg writes it."""
         with _door():
-            async with self.raw.transaction(isolation=isolation):
+            work = self.raw.transaction(isolation=isolation)
+            await work.start()
+            try:
                 yield
+            except (DatabaseUnavailable, CancelledError):
+                raise  # it would not answer ROLLBACK either; the session drops it, which rolls back as well
+            except BaseException:
+                await work.rollback()
+                raise
+            await work.commit()
 
 
 @asynccontextmanager
@@ -272,7 +280,7 @@ class Database:
             raw = await self._pool.acquire(timeout=self._deadline)
         try:
             yield Connection(raw, self._queries)
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, CancelledError):  # whose time is over does not wait for a server that stands still
             _drop(raw)
             raise
         finally:
@@ -285,15 +293,5 @@ class Database:
 
         `isolation` as asyncpg writes it, such as `repeatable_read`.
         """
-        async with self.session() as session:
-            with _door():
-                work = session.raw.transaction(isolation=isolation)
-                await work.start()
-                try:
-                    yield session
-                except DatabaseUnavailable:
-                    raise  # it would not answer ROLLBACK either, and the session drops it
-                except BaseException:
-                    await work.rollback()
-                    raise
-                await work.commit()
+        async with self.session() as session, session.atomic(isolation=isolation):
+            yield session

@@ -20,6 +20,8 @@ from tests.fixtures.valkey import ValkeyServer
 
 HOME = "/v1/organizations/acme"
 DEADLINE = 1.0
+GRACE = 2.0
+"""What a connection may take to be given back after that."""
 WORKERS = 12
 
 
@@ -101,7 +103,7 @@ async def test_a_database_in_trouble_in_the_midst_of_requests(
                 await traffic.progress()
             traffic.end()
         assert set(traffic.told) == {201, 503}
-        assert traffic.longest < DEADLINE + 1.5
+        assert traffic.longest < DEADLINE + GRACE + 0.5
         kept = await fetch(database_url, "select name from api_key order by name")
         assert [name for (name,) in kept] == sorted(traffic.made)
         secrets = await fetch(database_url, "select count(*), count(distinct key) from api_secret")
@@ -113,7 +115,7 @@ async def test_a_database_in_trouble_in_the_midst_of_requests(
 async def trouble(server: PostgresServer, how: str) -> None:
     if how == "stands still":
         server.pause()
-        await asyncio.sleep(2 * DEADLINE)
+        await asyncio.sleep(6.0)
         server.resume()
     else:
         await asyncio.to_thread(server.stop if how == "is restarted" else server.kill)
