@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from asyncio import timeout
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
@@ -11,13 +10,12 @@ from urllib.parse import quote_plus, urlencode
 
 import msgspec
 
-from gateway.body import Body, BodyTooLarge
+from gateway.body import BodyTooLarge
 from gateway.exchange import Request, Response
-from gateway.headers import Headers
+from gateway.inquiry import Inquiry
 from gateway.metrics import Metrics
 from gateway.problem import IssuerDown, retry_after
 
-_LARGEST: Final = 64 * 1024
 _RESTS: Final = 1.0
 """Seconds in which it is not asked again after it gave no answer at all: who waits for it must not pile up."""
 _QUIET: Final = 60.0
@@ -44,19 +42,17 @@ class Endpoint:
     ) -> None:
         """`client` is our id and secret, said as RFC 6749 §2.3.1 has it in one `way` or the other."""
         self._upstream = upstream
-        self._path = path
-        self._within = within_seconds
-        self._forward = forward
         self._now = now
         self._rests_until = 0.0
         self._quiet_until = 0.0
-        self._fields = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        fields = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         self._form = {"token_type_hint": "access_token"}
         if way == "basic":
             said = ":".join(map(quote_plus, client)).encode()
-            self._fields["Authorization"] = f"Basic {b64encode(said).decode()}"
+            fields["Authorization"] = f"Basic {b64encode(said).decode()}"
         else:
             self._form |= {"client_id": client[0], "client_secret": client[1]}
+        self._inquiry = Inquiry(upstream, path, fields, within_seconds=within_seconds, forward=forward)
         asked = metrics.counter(
             "tallygate_introspections_total",
             "Tokens asked about, by upstream and what came of it.",
@@ -69,8 +65,9 @@ class Endpoint:
         if self._now() < self._rests_until:
             raise IssuerDown(headers=retry_after(_RESTS))
         try:
-            async with timeout(self._within):
-                status, content = await self._answer(token)
+            status, content = await self._inquiry.post(urlencode({"token": token, **self._form}).encode())
+        except BodyTooLarge:  # no rest here either: the answer to the next token may be smaller
+            raise self._failure("an answer that is too large") from None
         except Exception as error:  # noqa: BLE001 - whatever it was: there is no answer
             self._rests_until = self._now() + _RESTS
             raise self._failure(str(error) or type(error).__name__) from None
@@ -86,26 +83,6 @@ class Endpoint:
             self._quiet_until = self._now() + _QUIET
             log.warning("introspection at upstream %s: %s", self._upstream, why)
         return IssuerDown(headers=retry_after(_RESTS))
-
-    async def _answer(self, token: str) -> tuple[int, bytes]:
-        form = urlencode({"token": token, **self._form}).encode()
-        body = Body(length=len(form))
-        body.feed(form)
-        body.finish()
-        response = await self._forward(Request("POST", self._path, Headers(self._fields), body), self._upstream)
-        try:
-            return response.status, await _content(response.body)
-        finally:
-            response.close()
-
-
-async def _content(body: Body | bytes) -> bytes:
-    """The body; nothing of one that is too large."""
-    try:
-        content = body if isinstance(body, bytes) else await body.read(_LARGEST)
-    except BodyTooLarge:
-        return b""
-    return content if len(content) <= _LARGEST else b""
 
 
 def _members(content: bytes) -> dict[str, Any]:
