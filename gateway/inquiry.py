@@ -41,12 +41,18 @@ class Inquiry:
         body = Body(length=len(content))
         body.feed(content)
         body.finish()
-        async with timeout(self._within):
-            response = await self._forward(Request("POST", self._path, Headers(self._fields), body), self._upstream)
-            try:
-                return response.status, await _read(response.body)
-            finally:
-                response.close()
+        try:
+            async with timeout(self._within):
+                return await self._answer(Request("POST", self._path, Headers(self._fields), body))
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {self._within:g} s") from None
+
+    async def _answer(self, request: Request) -> tuple[int, bytes]:
+        response = await self._forward(request, self._upstream)
+        try:
+            return response.status, await _read(response.body)
+        finally:
+            response.close()
 
 
 async def _read(body: Body | bytes) -> bytes:

@@ -51,6 +51,8 @@ class Plugin(Generic[C]):
     """It can do nothing unless some listener asks clients for certificates."""
     asks_for_secrets: ClassVar[bool] = False
     """What callers show to it can be used by whoever reads it on the way: it belongs behind TLS."""
+    answers: ClassVar[bool] = False
+    """It lets no request through: each is answered or refused. A route that has it need not name an upstream."""
     parts: tuple[AnyPlugin, ...] = ()
     """The plugins that its own options list (a `PluginList`). They are made, started and stopped as it is itself."""
 

@@ -71,7 +71,8 @@ class RouteOptions(Options):
     match: MatchOptions = MatchOptions()
     """Which requests take this route."""
     upstream: str | None = None
-    """Name of the upstream that answers; in its place there may be a `split`."""
+    """Name of the upstream that answers; in its place there may be a `split`. Neither is needed where a plugin answers
+    all requests itself, as `reply` does."""
     split: list[SplitOptions] = []
     """Upstreams that share the requests by weight, for a canary or for two versions side by side."""
     split_by: RequestKeyOptions | None = None
@@ -102,10 +103,15 @@ class RouteOptions(Options):
 
     @model_validator(mode="after")
     def _there_is_one_destination(self) -> RouteOptions:
-        if (self.upstream is None) == (not self.split):
+        if self.upstream is not None and self.split:
             raise ValueError("a route goes to one upstream or to several: write one of `upstream` and `split`")
         if self.split_by is not None and not self.split:
             raise ValueError("`split_by` says how a `split` is made (write the `split`, or leave it out)")
+        for name in ("mirror", "fallback", "bulkhead", "websocket") if not self.shares else ():
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"`{name}` is about an upstream, and none is named (write `upstream`, or leave it out)"
+                )
         return self
 
     @model_validator(mode="after")
@@ -118,16 +124,28 @@ class RouteOptions(Options):
 
     @property
     def shares(self) -> dict[str, int]:
-        """The upstreams that answer, each with its weight."""
+        """The upstreams that answer, each with its weight; none where a plugin does."""
         if self.upstream is not None:
             return {self.upstream: 1}
         return {arm.upstream: arm.weight for arm in self.split if arm.weight}
 
 
+class Nowhere:
+    """Stands behind a route without an upstream. Its plugins answer everything; what they let through all the same is a
+    bug of theirs.
+    """
+
+    def call(self, exchange: Exchange, caller: Caller) -> None:
+        """The caller hears that the gateway failed."""
+        caller.failed(Problem())
+
+
 class Route:
     """A route made ready: its chain bound, its conditions in the form they are tested in."""
 
-    def __init__(self, options: RouteOptions, chain: Chain, destination: Upstream | Destination, clock: Clock) -> None:
+    def __init__(
+        self, options: RouteOptions, chain: Chain, destination: Upstream | Destination | Nowhere, clock: Clock
+    ) -> None:
         self.name = options.name
         self.match = options.match
         self.methods = frozenset(options.match.methods) if options.match.methods is not None else None
@@ -140,8 +158,8 @@ class Route:
         self.place = 0
         self.parameter_names: list[str] = []
         self._clock = clock
-        self._destination: Destination | None = None
-        if isinstance(destination, Destination):
+        self._destination: Destination | Nowhere | None = None
+        if isinstance(destination, Destination | Nowhere):
             self._destination = destination
         else:
             self._upstream = destination

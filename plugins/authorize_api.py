@@ -82,6 +82,7 @@ class AuthorizeApi(Plugin[Config]):
     """
 
     needs = AUTHENTICATION
+    answers = True
 
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)

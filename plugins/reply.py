@@ -15,6 +15,8 @@ class Config(ReplyOptions, PluginConfig):
 class Reply(Plugin[Config]):
     """Answers every request itself, always the same; HEAD hears the same without the body. No upstream is called."""
 
+    answers = True
+
     def __init__(self, config: Config, services: Services) -> None:
         super().__init__(config, services)
         self._reply = FixedReply(config)

@@ -134,6 +134,8 @@ def _ends(config: GatewayConfig, route: RouteOptions) -> Iterator[str]:
     for name, weight in route.shares.items():
         share = f"{write_rate(weight / whole)} to " if route.split else ""
         yield f"  → {share}{described(name)}"
+    if not whole:
+        yield "  → no upstream: a plugin answers"
     if route.fallback is not None:
         reply, other = route.fallback.reply, route.fallback.upstream
         yield f"  else {described(other) if other is not None else ''}{f'a reply of {reply.status}' if reply else ''}"

@@ -112,6 +112,8 @@ def _lines(explanation: Explanation) -> Iterator[str]:
         yield from _table(explanation.limits)
     for call in explanation.upstreams:
         yield from _call(call, explanation)
+    if explanation.route is not None and not explanation.upstreams:
+        yield "no upstream: a plugin answers"
     if explanation.fallback is not None:
         yield f"should that fail: {explanation.fallback}"
     if explanation.mirror is not None:

@@ -13,7 +13,7 @@ from gateway.config.circles import check_circles
 from gateway.config.configuration import GatewayConfig
 from gateway.config.exposure import control_exposed, exposed
 from gateway.config.names import check_client_certificates, check_names, check_roles, check_upstream
-from gateway.config.order import check_authentication, check_needs, in_order
+from gateway.config.order import check_answers, check_authentication, check_needs, in_order
 from gateway.config.path_parameters import check_parameters
 from gateway.config.plugin_loader import PluginError, PluginSpec, UnknownPlugin, load_plugin, load_shared, plugin_names
 from gateway.config.reader import read
@@ -62,6 +62,7 @@ class _Composition:
         top = self._chain(("plugins",))
         own = [self._chain(("routes", index, "plugins")) for index in range(self._length(("routes",)))]
         config = self._checked(GatewayConfig, (), leave_out=shared)
+        check_answers(self._source, top, own)
         all_readable = not self._source.faults  # else what is missing from a chain may just not be readable yet
         check_names(self._source)
         warnings = check_certificates(self._source, self._tls, controlling=controlling) if serving else []

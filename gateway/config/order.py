@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gateway.authentication import Authenticator
 from gateway.config.plugin_loader import PluginSpec
@@ -30,6 +30,21 @@ def check_needs(source: Source, chains: Iterable[list[PluginSpec]]) -> None:
             if spec.plugin.needs and spec.plugin.needs not in guarded:
                 source.fault(spec.steps, f"needs {spec.plugin.needs}, and no plugin of this route does that")
             guarded.add(spec.plugin.guards)
+
+
+def check_answers(source: Source, top: Sequence[PluginSpec], own: Iterable[Sequence[PluginSpec]]) -> None:
+    """Add a fault for each route that names no upstream though none of its plugins answers by itself; nothing is said
+    of one in which something else is wrong.
+    """
+    for index, specs in enumerate(own):
+        steps = ("routes", index)
+        route = source.at(steps)
+        wrong = any(fault.steps[:2] == steps or fault.steps[:1] == ("plugins",) for fault in source.faults)
+        if wrong or not isinstance(route, dict) or route.get("upstream") is not None or "split" in route:
+            continue
+        if not any(spec.plugin.answers for spec in (*top, *specs)):
+            hint = "write one of `upstream` and `split`, or a plugin that answers by itself, such as `reply`"
+            source.fault(steps, f"a route goes to one upstream or to several: {hint}")
 
 
 def check_authentication(source: Source, chains: Iterable[list[PluginSpec]]) -> None:

@@ -11,7 +11,7 @@ from gateway.config.plugin_loader import PluginSpec
 from gateway.exchange import Request
 from gateway.metrics import Metrics
 from gateway.options import Options
-from gateway.route import RouteOptions
+from gateway.route import Nowhere, RouteOptions
 from gateway.upstream.breaker import CircuitBreakerOptions
 from gateway.upstream.bulkhead import Bulkhead
 from gateway.upstream.circuits import Circuits
@@ -39,8 +39,10 @@ class Destinations:
 
     def make(
         self, options: RouteOptions, specs: Iterable[PluginSpec], previous: Destinations | None
-    ) -> Upstream | Destination:
+    ) -> Upstream | Destination | Nowhere:
         """What is behind a route with these plugins; the upstream itself if there is no more to it."""
+        if not options.shares:
+            return Nowhere()
         of_plugins: list[Options] = [spec.config for spec in specs]
         # A plugin whose options are those of circuits has no hooks; they are meant for the route's upstreams.
         circuit = next((block for block in of_plugins if isinstance(block, CircuitBreakerOptions)), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from asyncio import timeout
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from math import inf
@@ -12,13 +11,12 @@ from urllib.parse import quote_plus, urlencode
 
 import msgspec
 
-from gateway.body import Body, BodyTooLarge
+from gateway.body import BodyTooLarge
 from gateway.exchange import Request, Response
-from gateway.headers import Headers
+from gateway.inquiry import Inquiry
 from gateway.metrics import Metrics
 from gateway.problem import IssuerDown, retry_after
 
-_LARGEST: Final = 64 * 1024
 _RESTS: Final = 1.0
 """Seconds in which it is not asked again after it gave no answer, and none to any other question meanwhile: who waits
 for it must not pile up. One that it answers others beside may just not be able to cope with this token."""
@@ -46,20 +44,18 @@ class Endpoint:
     ) -> None:
         """`client` is our id and secret, said as RFC 6749 §2.3.1 has it in one `way` or the other."""
         self._upstream = upstream
-        self._path = path
-        self._within = within_seconds
-        self._forward = forward
         self._now = now
         self._rests_until = 0.0
         self._heard_at = -inf
         self._quiet_until = 0.0
-        self._fields = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        fields = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         self._form = {"token_type_hint": "access_token"}
         if way == "basic":
             said = ":".join(map(quote_plus, client)).encode()
-            self._fields["Authorization"] = f"Basic {b64encode(said).decode()}"
+            fields["Authorization"] = f"Basic {b64encode(said).decode()}"
         else:
             self._form |= {"client_id": client[0], "client_secret": client[1]}
+        self._inquiry = Inquiry(upstream, path, fields, within_seconds=within_seconds, forward=forward)
         asked = metrics.counter(
             "tallygate_introspections_total",
             "Tokens asked about, by upstream and what came of it.",
@@ -73,13 +69,13 @@ class Endpoint:
         if asked_at < self._rests_until:
             raise IssuerDown(headers=retry_after(_RESTS))
         try:
-            async with timeout(self._within):
-                status, content = await self._answer(token)
+            status, content = await self._inquiry.post(urlencode({"token": token, **self._form}).encode())
+        except BodyTooLarge:  # no rest here either: the answer to the next token may be smaller
+            raise self._failure("an answer that is too large") from None
         except Exception as error:  # noqa: BLE001 - whatever it was: there is no answer
             if self._heard_at < asked_at:
                 self._rests_until = self._now() + _RESTS
-            late = isinstance(error, TimeoutError)
-            raise self._failure(f"no answer within {self._within:g} s" if late else _said(error)) from None
+            raise self._failure(str(error) or type(error).__name__) from None
         self._heard_at = self._now()
         found = _members(content) if status == 200 else {}
         if type(found.get("active")) is not bool:  # no rest: the next token may be one that it can cope with
@@ -93,30 +89,6 @@ class Endpoint:
             self._quiet_until = self._now() + _QUIET
             log.warning("introspection at upstream %s: %s", self._upstream, why)
         return IssuerDown(headers=retry_after(_RESTS))
-
-    async def _answer(self, token: str) -> tuple[int, bytes]:
-        form = urlencode({"token": token, **self._form}).encode()
-        body = Body(length=len(form))
-        body.feed(form)
-        body.finish()
-        response = await self._forward(Request("POST", self._path, Headers(self._fields), body), self._upstream)
-        try:
-            return response.status, await _content(response.body)
-        finally:
-            response.close()
-
-
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-async def _content(body: Body | bytes) -> bytes:
-    """The body; nothing of one that is too large."""
-    try:
-        content = body if isinstance(body, bytes) else await body.read(_LARGEST)
-    except BodyTooLarge:
-        return b""
-    return content if len(content) <= _LARGEST else b""
 
 
 def _members(content: bytes) -> dict[str, Any]:

@@ -134,6 +134,12 @@ async def test_of_very_many_routes_the_first_are_shown(served: Served) -> None:
     assert "7 more routes" in page.text
 
 
+async def test_a_route_without_an_upstream_says_who_answers(served: Served) -> None:
+    route = RouteStatus("robots", {"path": "/robots.txt"}, [], DestinationStatus({}))
+    page = await shown(served, routes=Routes([route], [], []), traffic={})
+    assert "a plugin answers" in " ".join(page.text.split())
+
+
 async def test_nothing_from_outside_becomes_markup(served: Served) -> None:
     def filled(text: str) -> dict[str, Any]:
         match = {"methods": [text], "host": text, "path": text, "headers": {text: text}}

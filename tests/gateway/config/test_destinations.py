@@ -10,6 +10,7 @@ from gateway.admin.status import DestinationStatus
 from gateway.config.composition import ConfigError
 from gateway.config.description import describe
 from gateway.config.diff import differences
+from gateway.explanation import explain, request_of
 from tests.fixtures.configuration import loaded
 
 UPSTREAMS = """\
@@ -21,6 +22,8 @@ upstreams:
 routes:
 """
 SPLIT = "split: [{upstream: books, weight: 95}, {upstream: books-next, weight: 5}]"
+
+NEITHER = "routes[0]: a route goes to one upstream or to several: write one of `upstream` and `split`"
 
 
 def route(text: str) -> str:
@@ -44,11 +47,27 @@ def route(text: str) -> str:
         ),
         (
             f"upstream: books, {SPLIT}",
-            "routes[0]: a route goes to one upstream or to several: write one of `upstream` and `split`",
+            NEITHER,
         ),
         (
             "max_body: 1KiB",
-            "routes[0]: a route goes to one upstream or to several: write one of `upstream` and `split`",
+            f"{NEITHER}, or a plugin that answers by itself, such as `reply`",
+        ),
+        (
+            "plugins: [request_id: ]",
+            f"{NEITHER}, or a plugin that answers by itself, such as `reply`",
+        ),
+        *(
+            (
+                f"plugins: [reply: ], {name}: {value}",
+                f"routes[0]: `{name}` is about an upstream, and none is named (write `upstream`, or leave it out)",
+            )
+            for name, value in {
+                "mirror": "{upstream: books}",
+                "fallback": "{upstream: books}",
+                "bulkhead": "{max_in_flight: 1}",
+                "websocket": "{}",
+            }.items()
         ),
         (
             "split: [{upstream: books, weight: 0}]",
@@ -141,6 +160,24 @@ def test_operators_are_shown_what_is_behind_a_route(here: Path) -> None:
     assert DestinationStatus.of(options) == DestinationStatus({"books": 95, "books-next": 5}, 200, "trial", 0.1, 5)
     (options,) = loaded(route("upstream: books, fallback: {upstream: trial}")).routes
     assert DestinationStatus.of(options) == DestinationStatus({"books": 1}, "trial")
+
+
+def test_a_route_whose_plugin_answers_needs_no_upstream(here: Path) -> None:
+    alone = loaded(route("plugins: [reply: ]"))
+    assert DestinationStatus.of(alone.routes[0]) == DestinationStatus({})
+    loaded(route("max_body: 1KiB") + "plugins: [reply: ]\n")
+    before, now = (describe(config) for config in (loaded(route("plugins: [reply: ], upstream: books")), alone))
+    assert [str(line) for line in differences(before, now)] == ["  route r: upstream books → none"]
+    explained = explain(alone, request_of("GET", "/x", []))
+    assert (explained.route, explained.upstreams, explained.status) == ("r", [], 0)
+
+
+def test_nothing_is_said_of_an_upstream_where_something_else_is_wrong(here: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(route("upstrem: books, plugins: [request_id: ]"))
+    assert caught.value.errors == [
+        'gateway.yaml:7: routes[0]: unknown key "upstrem" (did you mean "upstream"?)',
+    ]
 
 
 def test_the_salt_of_a_cookie_is_not_shown(here: Path) -> None:

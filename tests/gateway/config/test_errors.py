@@ -61,7 +61,10 @@ TEN_LINES = [
     'gateway.yaml:12: routes[0].upstream: unknown upstream "demmo" (did you mean "demo"?)',
     "gateway.yaml:13: routes[0].max_body: not a size: '10 MB' (write 512B, 64KiB or 10MB)",
     'gateway.yaml:15: routes[0].plugins.stamp: unknown key "brust" (did you mean "burst"?)',
-    "gateway.yaml:16: routes[1]: a route goes to one upstream or to several: write one of `upstream` and `split`",
+    (
+        "gateway.yaml:16: routes[1]: a route goes to one upstream or to several: write one of `upstream` and `split`, "
+        "or a plugin that answers by itself, such as `reply`"
+    ),
 ]
 
 
