@@ -37,7 +37,9 @@ class Config(PluginConfig):
     all: Annotated[list[PermissionTemplate], Field(min_length=1, max_length=20)] | None = None
     """Permissions of which it needs all."""
     roles: Annotated[list[Role], Field(min_length=1)] | None = None
-    """Roles of which the caller needs one."""
+    """Roles of which the caller needs one, by name. An organization can make roles of its own by any name that no role
+    of all has: what no tenant may open by itself needs a permission, or a role of all.
+    """
     scopes: Annotated[list[Scope], Field(min_length=1)] | None = None
     """Scopes that the caller's token needs, all of them."""
     when: ConditionText | None = None
