@@ -211,10 +211,15 @@ class TestKeysAsCredentials:
         }
         assert (await client.get("/v1/identity")).document["organization"] is None
 
-    @pytest.mark.parametrize("scheme", ["Basic", "", "Bearer  "])
+    @pytest.mark.parametrize("scheme", ["Basic", "", "Bearer\t"])
     async def test_another_scheme(self, client: Client, scheme: str) -> None:
         headers = {"authorization": f"{scheme} {client.token}"}
         assert (await client.ask("GET", "/v1/identity", headers=headers)).status == 401
+
+    async def test_any_number_of_spaces_stands_behind_the_scheme(self, client: Client) -> None:
+        """RFC 9110 §11.4; the edge reads it so too."""
+        headers = {"authorization": f"Bearer   {client.token}"}
+        assert (await client.ask("GET", "/v1/identity", headers=headers)).status == 200
 
     async def test_an_operator_acts_for_all(self, client: Client) -> None:
         await client.make("/v1/organizations", name="acme")
