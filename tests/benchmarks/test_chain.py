@@ -17,9 +17,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain, "PUBLISHED", 10)
 
 
-async def test_plugins_cost_something(tmp_path: Path) -> None:
+async def test_each_chain_is_measured(tmp_path: Path) -> None:
     found = await chain.measure(tmp_path)
-    assert 0 < found["nothing"] < found["key_auth"] < found["key_auth, authorize"]
+    assert list(found) == ["nothing", "key_auth", "key_auth, authorize"]
+    assert all(micros > 0 for micros in found.values())
 
 
 async def test_a_caller_who_may_not_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
